@@ -1,0 +1,8 @@
+"""tinygan: GANs from scratch on NumPy or CuPy, with an autograd of any order."""
+
+__version__ = "0.1.0"
+
+from . import backend, ops
+from .tensor import PRIMITIVES, Tensor, grad, stop_gradient
+
+__all__ = ["PRIMITIVES", "Tensor", "backend", "grad", "ops", "stop_gradient"]

@@ -1,0 +1,223 @@
+"""The array backend: NumPy, or CuPy on an NVIDIA GPU, chosen at run time in one process.
+
+The engine and the layers call NumPy's functions; CuPy's arrays take over through NumPy's own protocols
+(``__array_ufunc__``, ``__array_function__``). What those protocols cannot do stands here and nowhere else:
+making arrays, drawing random numbers, moving arrays between devices, and asking whether a GPU is usable.
+This is the only file that imports CuPy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray, cupy.ndarray, or a stand-in that answers NumPy's protocols
+GPU_EXTRAS = "pip install -e '.[cuda12]' (or '.[cuda13]', see nvidia-smi)"
+
+
+class DeviceError(RuntimeError):
+    """The requested device exists as a word but cannot be used on this machine."""
+
+
+# ---------------------------------------------------------------------------------------------- devices
+
+
+def _cupy() -> Any:
+    """The cupy package, or None where it is not installed."""
+    try:
+        import cupy
+    except ImportError:
+        return None
+    return cupy
+
+
+def gpu_count() -> tuple[int, str]:
+    """(number of usable GPUs, reason if there is none). The import of CuPy succeeds without a GPU, so ask CuPy."""
+    cupy = _cupy()
+    if cupy is None:
+        return 0, f"CuPy is not installed: {GPU_EXTRAS}. Plain 'pip install cupy' builds from source."
+    if not cupy.cuda.is_available():
+        return 0, f"CuPy {cupy.__version__} is installed but no CUDA GPU is usable (driver or device missing)."
+    return cupy.cuda.runtime.getDeviceCount(), ""
+
+
+def resolve_device(name: str | None = None) -> str:
+    """'cpu' or 'cuda:N' for one of ``cpu``, ``cuda``, ``cuda:N``, ``auto``; None reads ``TINYGAN_DEVICE`` (or auto).
+
+    Raises ValueError for an unknown word, DeviceError for a GPU that is not usable. ``auto`` falls back to the CPU.
+    """
+    name = name or os.environ.get("TINYGAN_DEVICE") or "auto"
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "auto") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise ValueError(f"unknown device {name!r}; choose cpu, cuda, cuda:N or auto")
+    if kind == "cpu":
+        return "cpu"
+    count, reason = gpu_count()
+    if kind == "auto":
+        return "cuda:0" if count else "cpu"
+    if not count:
+        raise DeviceError(f"device {name} cannot be used: {reason} Or use --device cpu.")
+    if int(number or 0) >= count:
+        raise DeviceError(f"device {name} cannot be used: this machine has {count} GPU(s), numbered from 0")
+    return f"cuda:{int(number or 0)}"
+
+
+def _on(device: str) -> AbstractContextManager[Any]:
+    return nullcontext() if device == "cpu" else _cupy().cuda.Device(int(device[5:]))
+
+
+def device_of(array: Array) -> str:
+    """'cpu' or 'cuda:N': where an array lives."""
+    return f"cuda:{array.device.id}" if type(array).__module__.startswith("cupy") else "cpu"
+
+
+def is_array(x: object) -> bool:
+    """True for NumPy arrays and scalars, CuPy arrays and anything else that answers NumPy's function protocol."""
+    return hasattr(type(x), "__array_function__") or isinstance(x, np.generic)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """The values on the host, whatever the device (no copy if they are there already)."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The values on ``device`` (no copy if they are there already)."""
+    if device == device_of(array):
+        return array
+    if device == "cpu":
+        return to_numpy(array)
+    with _on(device):
+        return _cupy().asarray(array)
+
+
+def asarray(data: Any) -> Array:
+    """A new floating array: floating arrays keep dtype and device, everything else becomes float32.
+
+    Raises TypeError for what is not numeric (text, objects, complex numbers).
+    """
+    array = data.copy() if is_array(data) else np.array(data)
+    if array.dtype.kind == "f":
+        if not is_array(data):  # a list of floats
+            return array.astype(np.float32)
+        return np.asarray(array) if isinstance(array, np.generic) else array
+    if array.dtype.kind not in "biu":
+        raise TypeError(f"expected numbers, got {type(data).__name__} of dtype {array.dtype}")
+    return np.asarray(array.astype(np.float32)) if isinstance(array, np.generic) else array.astype(np.float32)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any = np.float32, device: str = "cpu") -> Array:
+    """A new array of zeros on a device."""
+    return to_device(np.zeros(shape, dtype), device)
+
+
+# ------------------------------------------------------------------------------------------ random numbers
+
+
+class DeviceGenerator:
+    """A NumPy generator whose draws land on a GPU.
+
+    The numbers are drawn on the host: a run on the GPU sees the same ones as on the CPU, and the state is saved alike.
+    """
+
+    def __init__(self, host: np.random.Generator, device: str) -> None:
+        self.host, self.device = host, device
+
+
+Generator = np.random.Generator | DeviceGenerator
+
+
+def generator(seed: int | np.random.SeedSequence, device: str = "cpu") -> Generator:
+    """A random generator for a device: numpy.random.Generator for the CPU."""
+    host = np.random.default_rng(seed)
+    return host if device == "cpu" else DeviceGenerator(host, device)
+
+
+def host_generator(rng: Generator) -> np.random.Generator:
+    """The NumPy generator behind ``rng``; TypeError if ``rng`` is not a generator."""
+    if isinstance(rng, DeviceGenerator):
+        return rng.host
+    if isinstance(rng, np.random.Generator):
+        return rng
+    raise TypeError(f"rng: expected a generator (numpy.random.default_rng(seed)), got {type(rng).__name__}")
+
+
+def device_for(rng: Generator, like: Array | None = None) -> str:
+    """Where draws land: beside ``like`` if it is given, else on the generator's own device."""
+    if like is not None:
+        return device_of(like)
+    return rng.device if isinstance(rng, DeviceGenerator) else "cpu"
+
+
+def uniform(rng: Generator, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
+    """Draws from the uniform distribution on [0, 1)."""
+    wide = np.dtype(dtype) if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
+    return to_device(host_generator(rng).random(shape, wide).astype(dtype, copy=False), device_for(rng, like))
+
+
+def normal(rng: Generator, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
+    """Draws from the normal distribution N(0, 1)."""
+    wide = np.dtype(dtype) if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
+    draw = host_generator(rng).standard_normal(shape, wide)
+    return to_device(draw.astype(dtype, copy=False), device_for(rng, like))
+
+
+def choose(rng: Generator, n: int, size: int) -> Array:
+    """``size`` indices drawn uniformly from 0 ... n - 1, with replacement."""
+    return to_device(host_generator(rng).integers(n, size=size), device_for(rng))
+
+
+# -------------------------------------------------------------------------------------- process settings
+
+
+def keep_memory() -> bool:
+    """Ask glibc to keep freed memory instead of handing it back to the kernel; True if it was done.
+
+    A training step frees and takes the same large temporaries again and again; each return to the kernel costs page
+    faults. The command line and the demos call this; importing tinygan never does. A no-op outside glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return False
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # <malloc.h>
+    largest = 32 * 1024 * 1024  # glibc refuses a larger mmap threshold
+    done = [libc.mallopt(m_mmap_threshold, largest), libc.mallopt(m_trim_threshold, 2**31 - 1)]
+    return all(done + [libc.mallopt(m_top_pad, 64 * 1024 * 1024)])
+
+
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def small_nets_on_one_thread(width: int) -> str:
+    """Choose the number of BLAS threads for nets of a width, and say what was chosen.
+
+    Two threads that wait for each other make products of small matrices slower, several times on a busy machine. The
+    user's own ``OMP_NUM_THREADS`` and the like are obeyed.
+    """
+    chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
+    if chosen:
+        return chosen[0]
+    return "1 BLAS thread" if width <= 256 and set_blas_threads(1) else "BLAS threads by default"
+
+
+def set_blas_threads(count: int) -> bool:
+    """Set the number of threads of the BLAS that NumPy has loaded; False where that cannot be done."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return False
+    threadpool_limits(count, user_api="blas")
+    return True
+
+
+def nbytes(shape: tuple[int, ...], dtype: Any) -> int:
+    """Bytes of an array of this shape and dtype."""
+    return math.prod(shape) * np.dtype(dtype).itemsize
