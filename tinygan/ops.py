@@ -17,7 +17,8 @@ import numpy as np
 from .tensor import Array, Tensor, Variadic, primitive, value_of
 
 Shape = tuple[int, ...]
-Axis = int | tuple[int, ...] | None
+_add_up: Any = np.add.reduce  # np.sum without its wrapper
+Axis = Any  # an int, a tuple of ints, or None for all axes
 
 
 def indicator(condition: Array, like: Any) -> Array:
@@ -68,22 +69,6 @@ divide.vjp(lambda g, y, a, b: g / b,
            lambda g, y, a, b: -(g * y) / b)
 
 
-@primitive(broadcasts=True)
-def power(a: Any, b: Any, /) -> Any:
-    """a ** b, elementwise; shapes broadcast. The derivative with respect to b needs a >= 0 (it is 0 at a = 0)."""
-    return a ** b
-
-
-def _power_base(g: Any, y: Any, a: Any, b: Any) -> Any:
-    # b a^(b-1). Where a constant exponent is 0 the slope is 0 even at a = 0, where a^(-1) is not finite.
-    lower = b - 1 if isinstance(b, Tensor) else b - (b != 0)
-    return g * b * power(a, lower)
-
-
-power.vjp(_power_base,
-          lambda g, y, a, b: g * y * log(a + indicator(np.equal(value_of(a), 0), y)))
-
-
 @primitive()
 def negative(x: Any, /) -> Any:
     """-x."""
@@ -109,6 +94,22 @@ def log(x: Any, /) -> Any:
 
 
 log.vjp(lambda g, y, x: g / x)
+
+
+@primitive(broadcasts=True)
+def power(a: Any, b: Any, /) -> Any:
+    """a ** b, elementwise; shapes broadcast. The derivative with respect to b needs a >= 0 (it is 0 at a = 0)."""
+    return a ** b
+
+
+def _power_base(g: Any, y: Any, a: Any, b: Any) -> Any:
+    # b a^(b-1). Where a constant exponent is 0 the slope is 0 even at a = 0, where a^(-1) is not finite.
+    lower = b - 1 if isinstance(b, Tensor) else b - (b != 0)
+    return g * b * power(a, lower)
+
+
+power.vjp(_power_base,
+          lambda g, y, a, b: g * y * log(a + indicator(np.equal(value_of(a), 0), y)))
 
 
 @primitive()
@@ -265,84 +266,6 @@ matmul_tn.vjp(lambda g, y, a, b: matmul_nt(b, g),
               lambda g, y, a, b: matmul(a, g))
 
 
-# ------------------------------------------------------------------------------------------ reductions
-
-
-def axes_of(axis: Axis, ndim: int) -> Shape:
-    """An ``axis`` argument as a tuple of axes counted from the front."""
-    chosen = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return tuple(a % ndim for a in chosen)
-
-
-def _keep(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
-    """Give a reduction of x its reduced axes back, with length 1."""
-    if keepdims:
-        return y
-    axes = axes_of(axis, x.ndim)
-    return reshape(y, tuple(1 if a in axes else n for a, n in enumerate(x.shape)))
-
-
-@primitive()
-def sum(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Sum over the axes (all by default)."""
-    return np.add.reduce(x, axis=axis, keepdims=keepdims)
-
-
-sum.vjp(lambda g, y, x, axis=None, keepdims=False: broadcast_to(_keep(g, x, axis, keepdims), x.shape))
-
-
-@primitive()
-def max(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The largest element over the axes; ties share the cotangent equally. ValueError for an empty axis."""
-    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
-
-
-@primitive()
-def min(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The smallest element over the axes; ties share the cotangent equally. ValueError for an empty axis."""
-    return np.minimum.reduce(x, axis=axis, keepdims=keepdims)
-
-
-def _extreme(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    hits = indicator(value_of(x) == _keep(value_of(y), x, axis, keepdims), x)
-    return _keep(g, x, axis, keepdims) * (hits / np.add.reduce(hits, axis=axis, keepdims=True))
-
-
-max.vjp(_extreme)
-min.vjp(_extreme)
-
-
-@primitive()
-def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """log sum e^x over the axes, without overflow; its gradient is the softmax."""
-    top = np.maximum.reduce(x, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)
-    y = np.log(np.add.reduce(np.exp(x - top), axis=axis, keepdims=True)) + top
-    return y if keepdims else np.squeeze(y, axis=axis)
-
-
-logsumexp.vjp(lambda g, y, x, axis=None, keepdims=False:
-              _keep(g, x, axis, keepdims) * exp(x - _keep(y, x, axis, keepdims)))
-
-
-@primitive()
-def norm(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Euclidean length over the axes, (sum x^2)^(1/2). Its derivatives of every order are defined as 0 where it is 0.
-
-    The composition sqrt(sum(x * x)) gives NaN there, the classic accident of gradient penalties.
-    """
-    return np.sqrt(np.add.reduce(x * x, axis=axis, keepdims=keepdims))
-
-
-def _norm_rule(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    y = _keep(y, x, axis, keepdims)
-    zero = value_of(y) == 0
-    return _keep(g, x, axis, keepdims) * (x / (y + indicator(zero, x)) * indicator(~zero, x))
-
-
-norm.vjp(_norm_rule)
-
-
 # ---------------------------------------------------------------------------------- shapes and indices
 # Each is linear and its rule is its adjoint: broadcast_to / sum_to, getitem / scatter, reshape / reshape, ...
 
@@ -360,7 +283,7 @@ def sum_to(x: Any, /, shape: Shape) -> Any:
     axes = tuple(a for a, n in enumerate(x.shape) if a < new or (shape[a - new] == 1 and n != 1))
     if x.ndim == 2 and axes == (0,) and x.dtype.kind == "f":  # a product with ones: twice as fast as a reduction
         return np.matmul(np.ones_like(x, shape=(len(x),)), x).reshape(shape)
-    return np.add.reduce(x, axis=axes).reshape(shape)
+    return _add_up(x, axis=axes).reshape(shape)
 
 
 broadcast_to.vjp(lambda g, y, x, shape: sum_to(g, x.shape))
@@ -439,6 +362,84 @@ def astype(x: Any, /, dtype: Any) -> Any:
 
 
 astype.vjp(lambda g, y, x, dtype: astype(g, x.dtype))
+
+
+# ------------------------------------------------------------------------------------------ reductions
+
+
+def axes_of(axis: Axis, ndim: int) -> Shape:
+    """An ``axis`` argument as a tuple of axes counted from the front."""
+    chosen = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    return tuple(a % ndim for a in chosen)
+
+
+def _keep(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
+    """Give a reduction of x its reduced axes back, with length 1."""
+    if keepdims:
+        return y
+    axes = axes_of(axis, x.ndim)
+    return reshape(y, tuple(1 if a in axes else n for a, n in enumerate(x.shape)))
+
+
+@primitive()
+def sum(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Sum over the axes (all by default)."""
+    return _add_up(x, axis=axis, keepdims=keepdims)
+
+
+sum.vjp(lambda g, y, x, axis=None, keepdims=False: broadcast_to(_keep(g, x, axis, keepdims), x.shape))
+
+
+@primitive()
+def max(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The largest element over the axes; ties share the cotangent equally. ValueError for an empty axis."""
+    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
+
+
+@primitive()
+def min(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The smallest element over the axes; ties share the cotangent equally. ValueError for an empty axis."""
+    return np.minimum.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def _extreme(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    hits = indicator(value_of(x) == _keep(value_of(y), x, axis, keepdims), x)
+    return _keep(g, x, axis, keepdims) * (hits / _add_up(hits, axis=axis, keepdims=True))
+
+
+max.vjp(_extreme)
+min.vjp(_extreme)
+
+
+@primitive()
+def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """log sum e^x over the axes, without overflow; its gradient is the softmax."""
+    top = np.maximum.reduce(x, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    y = np.log(_add_up(np.exp(x - top), axis=axis, keepdims=True)) + top
+    return y if keepdims else np.squeeze(y, axis=axis)
+
+
+logsumexp.vjp(lambda g, y, x, axis=None, keepdims=False:
+              _keep(g, x, axis, keepdims) * exp(x - _keep(y, x, axis, keepdims)))
+
+
+@primitive()
+def norm(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Euclidean length over the axes, (sum x^2)^(1/2). Its derivatives of every order are defined as 0 where it is 0.
+
+    The composition sqrt(sum(x * x)) gives NaN there, the classic accident of gradient penalties.
+    """
+    return np.sqrt(_add_up(x * x, axis=axis, keepdims=keepdims))
+
+
+def _norm_rule(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    y = _keep(y, x, axis, keepdims)
+    zero = value_of(y) == 0
+    return _keep(g, x, axis, keepdims) * (x / (y + indicator(zero, x)) * indicator(~zero, x))
+
+
+norm.vjp(_norm_rule)
 
 
 # ------------------------------------------------------------------------- operators and methods of Tensor

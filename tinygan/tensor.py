@@ -38,38 +38,20 @@ class Tensor:
     __array_ufunc__ = None  # ``array * tensor`` is left to Tensor.__rmul__
 
     # Bound by ops.py and functional.py, which stand above this file.
-    __add__: Any
-    __radd__: Any
-    __sub__: Any
-    __rsub__: Any
-    __mul__: Any
-    __rmul__: Any
-    __truediv__: Any
-    __rtruediv__: Any
-    __pow__: Any
-    __rpow__: Any
-    __matmul__: Any
-    __rmatmul__: Any
-    __neg__: Any
-    __abs__: Any
-    __getitem__: Any
-    sum: Any
-    max: Any
-    min: Any
-    mean: Any
-    reshape: Any
-    transpose: Any
-    swapaxes: Any
-    T: Any
+    __add__: Any; __sub__: Any; __mul__: Any; __truediv__: Any; __pow__: Any; __matmul__: Any  # noqa: E702
+    __radd__: Any; __rsub__: Any; __rmul__: Any; __rtruediv__: Any; __rpow__: Any; __rmatmul__: Any  # noqa: E702
+    __neg__: Any; __abs__: Any; __getitem__: Any; sum: Any; max: Any; min: Any; mean: Any  # noqa: E702
+    reshape: Any; transpose: Any; swapaxes: Any; T: Any  # noqa: E702
 
     def __init__(self, data: Any) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor(data): data is a Tensor already; stop_gradient(t) gives its value as a constant")
         self._data = backend.asarray(data)
         self._serial = next(serials)
-        self._primitive = None
-        self._inputs = self._arrays = ()
-        self._statics = None
+        self._primitive: Any = None
+        self._inputs: tuple[Any, ...] = ()
+        self._arrays: Sequence[Any] = ()
+        self._statics: Any = None
 
     def assign(self, value: Any) -> None:
         """Write ``value`` into the Tensor's memory. Graphs recorded before are stale from now on: ``grad`` refuses them.
@@ -81,6 +63,11 @@ class Tensor:
         if np.shape(value) != self.shape:
             raise ValueError(f"assign: expected shape {self.shape}, got {np.shape(value)}")
         self._data[...] = value
+        self._serial = next(serials)
+
+    def decrease(self, amount: Array) -> None:
+        """``assign(self - amount)`` without a temporary array."""
+        np.subtract(self._data, amount, out=self._data)
         self._serial = next(serials)
 
     data = property(attrgetter("_data"), assign, doc="The array; setting it is ``assign``.")
@@ -192,7 +179,7 @@ class Primitive:
     def constant(self, slot: int, x: Any, inputs: tuple[Any, ...]) -> Array:
         """A constant operand beside a Tensor: integers and 0-d values take the Tensor's dtype, arrays keep theirs."""
         if not backend.is_array(x):
-            raise TypeError(f"{self.name}: argument {slot} is a {type(x).__name__}; expected a Tensor, an array or a number")
+            raise TypeError(f"{self.name}: argument {slot} is a {type(x).__name__}, not a Tensor, an array or a number")
         if x.dtype.kind in "iu" or (x.ndim == 0 and x.dtype.kind == "f"):
             return x.astype(next(i for i in inputs if type(i) is Tensor).dtype)
         return x
@@ -241,7 +228,7 @@ def primitive(broadcasts: bool = False, kind: type[Primitive] = Primitive) -> Ca
 
 
 def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False, cotangent: Any = None) -> list[Any]:
-    """The derivatives of ``output`` with respect to each of ``inputs``: ``[sum_i cotangent_i d output_i / d x for x in inputs]``.
+    """The derivatives of ``output`` with respect to each of ``inputs``: ``sum_i cotangent_i d output_i / d x``.
 
     ``output`` is a scalar, or ``cotangent`` (of its shape) says how its elements are weighted. The results have the
     shapes and dtypes of the inputs: arrays, or with ``create_graph=True`` Tensors that can be differentiated again. An
@@ -254,7 +241,7 @@ def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False, c
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for x in [output, *inputs]:
         if not isinstance(x, Tensor):
-            raise TypeError(f"grad: expected Tensors, got {type(x).__name__}; arrays are constants, wrap them in Tensor(...)")
+            raise TypeError(f"grad: expected Tensors, got {type(x).__name__}; an array is a constant, Tensor(x) is not")
     g = seed(output, create_graph, cotangent)
     path, needed = path_between(output, inputs)
     cotangents = {output: g}
@@ -282,12 +269,13 @@ def seed(output: Tensor, create_graph: bool, cotangent: Any) -> Any:
     """The cotangent to start from: ones for a scalar output."""
     if cotangent is None:
         if output.size != 1:
-            raise ValueError(f"grad: the output has shape {output.shape}; take a scalar (its sum or mean) or pass cotangent=")
+            raise ValueError(f"grad: the output has shape {output.shape}; take its sum or mean, or pass cotangent=")
         return np.ones_like(output._data)
     cotangent = cotangent if create_graph else value_of(cotangent)
     if np.shape(value_of(cotangent)) != output.shape:
         raise ValueError(f"grad: the cotangent has shape {np.shape(value_of(cotangent))}, the output {output.shape}")
-    return cotangent if isinstance(cotangent, Tensor) or backend.is_array(cotangent) else np.full_like(output._data, cotangent)
+    known = isinstance(cotangent, Tensor) or backend.is_array(cotangent)
+    return cotangent if known else np.full_like(output._data, cotangent)
 
 
 def path_between(output: Tensor, inputs: list[Tensor]) -> tuple[list[Tensor], set[Tensor]]:
@@ -295,7 +283,8 @@ def path_between(output: Tensor, inputs: list[Tensor]) -> tuple[list[Tensor], se
 
     Serial numbers give the order: whatever a node was computed from is older than the node.
     """
-    seen, stack, nodes = {output}, [output], []
+    seen, stack = {output}, [output]
+    nodes: list[Tensor] = []
     while stack:
         node = stack.pop()
         if node._primitive is not None:

@@ -1,0 +1,207 @@
+"""Layers: small objects that hold Tensors and compute a function of an array or a Tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from . import backend, functional, init, ops
+from .tensor import Tensor, value_of
+
+M = TypeVar("M", bound="Module")
+
+
+class Module:
+    """Base of all layers and networks. A subclass sets Tensors and Modules as attributes and defines ``forward``.
+
+    Parameters are found by walking the attributes in the order in which they were set, lists included. Tensors named in
+    the class attribute ``buffers`` are state that is saved but not trained. Hyper-parameters are plain attributes.
+    """
+
+    buffers: tuple[str, ...] = ()
+    training = True
+    couples = False  # does an example's output depend on the other examples of its batch?
+
+    def forward(self, x: Any) -> Any:
+        """The function itself; call the module instead."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def __call__(self, x: Any) -> Any:
+        return self.forward(x)
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of the modules held directly."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                yield from ((f"{name}.{i}", v) for i, v in enumerate(value) if isinstance(v, Module))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all those below it."""
+        yield self
+        for _, child in self.children():
+            yield from child.modules()
+
+    def named_tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor, bool]]:
+        """(path, Tensor, is it a parameter?) of this module and all those below it."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                yield prefix + name, value, name not in self.buffers
+        for name, child in self.children():
+            yield from child.named_tensors(f"{prefix}{name}.")
+
+    def parameters(self) -> list[Tensor]:
+        """The trainable Tensors."""
+        return list(dict.fromkeys(t for _, t, trainable in self.named_tensors() if trainable))
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Path -> value of every parameter and buffer: copies on the host."""
+        return {name: np.array(backend.to_numpy(t.data)) for name, t, _ in self.named_tensors()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set every parameter and buffer: all or nothing.
+
+        Raises ValueError naming what is missing, unexpected or of another shape; nothing is changed then.
+        """
+        own = {name: t for name, t, _ in self.named_tensors()}
+        faults = [f"missing {name}" for name in own if name not in state]
+        faults += [f"unexpected {name}" for name in state if name not in own]
+        faults += [f"{name} has shape {np.shape(state[name])}, expected {t.shape}"
+                   for name, t in own.items() if name in state and np.shape(state[name]) != t.shape]
+        if faults:
+            raise ValueError("load_state_dict: " + "; ".join(faults))
+        for name, t in own.items():
+            t.assign(backend.to_device(state[name], backend.device_of(t.data)))
+
+    def train(self: M, mode: bool = True) -> M:
+        """Switch this module and all below to training (batch statistics, dropout); returns itself."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Switch to evaluation (running statistics, no dropout); returns itself."""
+        return self.train(False)
+
+    @property
+    def couples_examples(self) -> bool:
+        """True if a layer, in its present mode, makes an example's output depend on the rest of its batch."""
+        return any(module.couples and module.training for module in self.modules())
+
+
+class Dense(Module):
+    """x W + b: (n, d_in) -> (n, d_out). ``init`` makes the weights of shape (d_in, d_out); the bias starts at 0."""
+
+    def __init__(self, d_in: int, d_out: int, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
+                 dtype: Any = np.float32) -> None:
+        self.weight = Tensor(init((d_in, d_out), rng, dtype))
+        self.bias = Tensor(backend.zeros((d_out,), dtype, backend.device_for(rng)))
+
+    def forward(self, x: Any) -> Any:
+        if x.ndim < 2 or x.shape[-1] != self.weight.shape[0]:
+            raise ValueError(f"Dense: expected input of shape (n, {self.weight.shape[0]}), got {x.shape}")
+        return ops.matmul(x, self.weight) + self.bias
+
+
+class BatchNorm(Module):
+    """gamma (x - m) / (v + eps)^(1/2) + beta: (n, d) -> (n, d), n >= 2 in training (Ioffe & Szegedy 2015).
+
+    In training m and v are the batch's (v biased) and the running statistics move towards them by ``momentum`` (towards
+    the *unbiased* v). In evaluation the running statistics are used, so one example's output does not depend on others.
+    """
+
+    buffers = ("running_mean", "running_var")
+    couples = True
+
+    def __init__(self, d: int, momentum: float = 0.1, eps: float = 1e-5, dtype: Any = np.float32,
+                 device: str = "cpu") -> None:
+        self.momentum, self.eps = momentum, eps
+        self.beta = Tensor(backend.zeros((d,), dtype, device))
+        self.gamma = Tensor(self.beta.data + 1)
+        self.running_mean = Tensor(self.beta.data)
+        self.running_var = Tensor(self.gamma.data)
+
+    def forward(self, x: Any) -> Any:
+        if x.ndim != 2 or x.shape[1] != self.gamma.size:
+            raise ValueError(f"BatchNorm: expected input of shape (n, {self.gamma.size}), got {x.shape}")
+        if not self.training:
+            scale = (self.running_var.data + self.eps) ** -0.5
+            return (x - self.running_mean.data) * (self.gamma * scale) + self.beta
+        n = len(x)
+        if n < 2:
+            raise ValueError("BatchNorm: a batch of one example has no variance; use a larger batch or eval()")
+        normal, m, v = functional.normalize(x, 0, self.eps)
+        for running, batch in ((self.running_mean, value_of(m)[0]), (self.running_var, value_of(v)[0] * (n / (n - 1)))):
+            running.assign(running.data + self.momentum * (batch - running.data))
+        return normal * self.gamma + self.beta
+
+
+class LayerNorm(Module):
+    """gamma (x - m) / (v + eps)^(1/2) + beta, m and v over each example's features: (n, d) -> (n, d) (Ba et al. 2016)."""
+
+    def __init__(self, d: int, eps: float = 1e-5, dtype: Any = np.float32, device: str = "cpu") -> None:
+        self.eps = eps
+        self.beta = Tensor(backend.zeros((d,), dtype, device))
+        self.gamma = Tensor(self.beta.data + 1)
+
+    def forward(self, x: Any) -> Any:
+        if x.shape[-1] != self.gamma.size:
+            raise ValueError(f"LayerNorm: expected input of shape (n, {self.gamma.size}), got {x.shape}")
+        return functional.layer_norm(x, self.gamma, self.beta, self.eps)
+
+
+class Dropout(Module):
+    """In training zero each element with probability p and divide the rest by 1 - p; in evaluation the identity."""
+
+    def __init__(self, p: float, *, rng: backend.Generator) -> None:
+        backend.host_generator(rng)  # TypeError now rather than in the first step
+        self.p, self.rng = p, rng
+
+    def forward(self, x: Any) -> Any:
+        return functional.dropout(x, self.p, self.rng) if self.training else x
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Any) -> Any:
+        return ops.relu(x)
+
+
+class LeakyReLU(Module):
+    """x where x > 0, else slope * x."""
+
+    def __init__(self, slope: float = 0.2) -> None:
+        self.slope = slope
+
+    def forward(self, x: Any) -> Any:
+        return ops.leaky_relu(x, slope=self.slope)
+
+
+class Tanh(Module):
+    """Hyperbolic tangent."""
+
+    def forward(self, x: Any) -> Any:
+        return ops.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x)."""
+
+    def forward(self, x: Any) -> Any:
+        return ops.sigmoid(x)
+
+
+class Sequential(Module):
+    """The layers one after the other."""
+
+    def __init__(self, *layers: Module) -> None:
+        self.layers = list(layers)
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x)
+        return x

@@ -1,0 +1,209 @@
+"""Optimizers, each written out from its paper; learning-rate schedules; weight clipping; moving average.
+
+The state of an optimizer is flat: one vector for all parameters, updated in blocks that stay in the cache. The
+definitions are PyTorch's, to rounding; where the paper's differs, the docstring says so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import backend
+from .tensor import Array, Tensor, value_of
+
+Schedule = Callable[[int], float]
+BLOCK = 65536  # elements: a few such vectors fit into a core's cache
+
+
+def constant(lr: float) -> Schedule:
+    """The learning rate lr at every step; a plain number means the same."""
+    return lambda step: lr
+
+
+def linear(lr: float, steps: int, final: float = 0.0) -> Schedule:
+    """From lr at step 0 down a straight line to ``final`` at step ``steps``; ``final`` from then on."""
+    return lambda step: lr + (final - lr) * min(step / steps, 1.0)
+
+
+class Optimizer:
+    """Base: ``step(grads)`` moves the parameters by ``-change``, which a subclass computes from the gradients.
+
+    ``lr`` is a number or a schedule, a function of the number of steps taken before. Hyper-parameters are attributes
+    and may be changed between steps. Raises ValueError for no, repeated or mixed-dtype parameters and a negative lr.
+    """
+
+    slots: tuple[str, ...] = ()  # names of the state vectors
+
+    def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule) -> None:
+        name = type(self).__name__
+        self.parameters = list(parameters)
+        if not self.parameters or len(set(self.parameters)) < len(self.parameters):
+            raise ValueError(f"{name}: expected at least one parameter, each once; got {len(self.parameters)}")
+        if len({p.dtype for p in self.parameters}) > 1:
+            raise ValueError(f"{name}: the parameters have different dtypes; use one optimizer for each")
+        if not callable(lr) and not lr >= 0:
+            raise ValueError(f"{name}: the learning rate must be >= 0, got {lr}")
+        self.lr = lr
+        self.steps = 0  # taken so far
+        first = self.parameters[0].data
+        size = sum(p.size for p in self.parameters)
+        self.state = {slot: np.zeros_like(first, shape=(size,)) for slot in self.slots}
+        self.gradient, self.change = (np.zeros_like(first, shape=(size,)) for _ in range(2))
+        self.scratch = np.zeros_like(first, shape=(min(size, BLOCK),))
+        self.blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+        ends = np.cumsum([p.size for p in self.parameters]).tolist()
+        self.changes = [self.change[end - p.size:end].reshape(p.shape) for p, end in zip(self.parameters, ends)]
+
+    def step(self, grads: Sequence[Any]) -> None:
+        """One update from the gradients, in the order of the parameters. ValueError if their shapes do not match."""
+        grads = [value_of(g) for g in grads]
+        if len(grads) != len(self.parameters) or any(g.shape != c.shape for g, c in zip(grads, self.changes)):
+            raise ValueError(f"{type(self).__name__}.step: expected gradients of shapes {[c.shape for c in self.changes]}, "
+                             f"got {[g.shape for g in grads]}")
+        np.concatenate([g.reshape(-1) for g in grads], out=self.gradient)
+        lr = self.lr(self.steps) if callable(self.lr) else self.lr
+        self.steps += 1
+        for block in self.blocks:
+            state = [vector[block] for vector in self.state.values()]
+            change = self.change[block]
+            self.update(lr, self.gradient[block], change, self.scratch[:len(change)], *state)
+        for p, change in zip(self.parameters, self.changes):
+            p.decrease(change)
+
+    def update(self, lr: float, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+        """Set ``change`` and update the state in place, for one block of the flat vectors."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The number of steps and the state vectors: copies on the host."""
+        return {"steps": np.array(self.steps), **{k: np.array(backend.to_numpy(v)) for k, v in self.state.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set them: all or nothing. ValueError if the names or shapes are not this optimizer's."""
+        expected = {"steps": (), **{name: vector.shape for name, vector in self.state.items()}}
+        found = {name: np.shape(value) for name, value in state.items()}
+        if found != expected:
+            raise ValueError(f"{type(self).__name__}.load_state_dict: expected {expected}, got {found}")
+        self.steps = int(state["steps"])
+        for name, vector in self.state.items():
+            vector[...] = backend.to_device(state[name], backend.device_of(vector))
+
+
+class SGD(Optimizer):
+    """p -= lr d; d = g, or with momentum b <- momentum b + g and d = b, or d = g + momentum b (Nesterov).
+
+    (Sutskever et al. 2013, which writes the momentum of the *scaled* step, lr inside b: the same for a constant lr.)
+    """
+
+    slots = ("momentum",)
+
+    def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule, momentum: float = 0.0,
+                 nesterov: bool = False) -> None:
+        if nesterov and not momentum > 0:
+            raise ValueError("SGD: nesterov needs a momentum > 0")
+        self.momentum, self.nesterov = momentum, nesterov
+        super().__init__(parameters, lr)
+
+    def update(self, lr: float, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+        (b,) = state
+        b *= self.momentum
+        b += g
+        if self.nesterov:
+            np.multiply(b, self.momentum, out=change)
+            change += g
+            change *= lr
+        else:
+            np.multiply(b, lr, out=change)
+
+
+class RMSprop(Optimizer):
+    """v <- alpha v + (1 - alpha) g^2; p -= lr g / (v^(1/2) + eps). (Tieleman & Hinton 2012, lecture 6e, has no eps.)"""
+
+    slots = ("square",)
+
+    def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule, alpha: float = 0.99, eps: float = 1e-8) -> None:
+        self.alpha, self.eps = alpha, eps
+        super().__init__(parameters, lr)
+
+    def update(self, lr: float, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+        (v,) = state
+        np.multiply(g, g, out=scratch)
+        scratch *= 1 - self.alpha
+        v *= self.alpha
+        v += scratch
+        np.sqrt(v, out=scratch)
+        scratch += self.eps
+        np.divide(g, scratch, out=change)
+        change *= lr
+
+
+class Adam(Optimizer):
+    """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p -= lr m_hat / (v_hat^(1/2) + eps).
+
+    m_hat = m / (1 - b1^t) and v_hat = v / (1 - b2^t) undo the bias of the zero start (Kingma & Ba 2015, algorithm 1;
+    epsilon stands beside the root of the *corrected* v there too; the paper's faster form at the end of section 2,
+    used by TensorFlow, puts it beside the uncorrected root).
+    """
+
+    slots = ("mean", "square")
+
+    def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule = 1e-3,
+                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        self.betas, self.eps = betas, eps
+        super().__init__(parameters, lr)
+
+    def update(self, lr: float, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+        m, v = state
+        b1, b2 = self.betas
+        np.multiply(g, 1 - b1, out=scratch)
+        m *= b1
+        m += scratch
+        np.multiply(g, g, out=scratch)
+        scratch *= 1 - b2
+        v *= b2
+        v += scratch
+        np.sqrt(v, out=scratch)
+        scratch *= (1 - b2 ** self.steps) ** -0.5
+        scratch += self.eps
+        np.divide(m, scratch, out=change)
+        change *= lr / (1 - b1 ** self.steps)
+
+
+class WeightClip:
+    """Clip every parameter to [-limit, limit], WGAN's way to a Lipschitz critic (Arjovsky et al. 2017, algorithm 1)."""
+
+    def __init__(self, parameters: Sequence[Tensor], limit: float) -> None:
+        if not limit > 0:
+            raise ValueError(f"WeightClip: the limit must be > 0, got {limit}")
+        self.parameters, self.limit = list(parameters), limit
+
+    def step(self) -> None:
+        """Clip now."""
+        for p in self.parameters:
+            p.assign(np.clip(p.data, -self.limit, self.limit))
+
+
+class ExponentialMovingAverage:
+    """``network``: a copy whose parameters *and buffers* follow the source's, a <- d a + (1 - d) s, in evaluation mode.
+
+    d = min(decay, (1 + t) / (10 + t)) at update t = 0, 1, ... forgets the random start early on. The weights of a
+    generator averaged over its training sample better than the last ones (Yazici et al. 2019).
+    """
+
+    def __init__(self, source: Any, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ExponentialMovingAverage: expected 0 <= decay < 1, got {decay}")
+        self.source, self.decay, self.updates = source, decay, 0
+        self.network = copy.deepcopy(source).eval()
+        self.pairs = [(a, s) for (_, a, _), (_, s, _) in zip(self.network.named_tensors(), source.named_tensors())]
+
+    def update(self) -> None:
+        """Move the average towards the source's present values."""
+        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        for average, source in self.pairs:
+            average.decrease((average.data - source.data) * weight)
