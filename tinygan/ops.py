@@ -17,6 +17,8 @@ import numpy as np
 from .tensor import Array, Tensor, Variadic, primitive, value_of
 
 Shape = tuple[int, ...]
+_largest: Any = np.maximum.reduce
+_smallest: Any = np.minimum.reduce
 _add_up: Any = np.add.reduce  # np.sum without its wrapper
 Axis = Any  # an int, a tuple of ints, or None for all axes
 
@@ -393,13 +395,13 @@ sum.vjp(lambda g, y, x, axis=None, keepdims=False: broadcast_to(_keep(g, x, axis
 @primitive()
 def max(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """The largest element over the axes; ties share the cotangent equally. ValueError for an empty axis."""
-    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
+    return _largest(x, axis=axis, keepdims=keepdims)
 
 
 @primitive()
 def min(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """The smallest element over the axes; ties share the cotangent equally. ValueError for an empty axis."""
-    return np.minimum.reduce(x, axis=axis, keepdims=keepdims)
+    return _smallest(x, axis=axis, keepdims=keepdims)
 
 
 def _extreme(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -414,7 +416,7 @@ min.vjp(_extreme)
 @primitive()
 def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """log sum e^x over the axes, without overflow; its gradient is the softmax."""
-    top = np.maximum.reduce(x, axis=axis, keepdims=True)
+    top = _largest(x, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     y = np.log(_add_up(np.exp(x - top), axis=axis, keepdims=True)) + top
     return y if keepdims else np.squeeze(y, axis=axis)
