@@ -1,0 +1,174 @@
+"""The user's own points, from an array or from a .npy, .npz or .csv file. Files are data: nothing in them is executed."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import zipfile
+from array import array as flat_array
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from .. import backend
+from .toy import TOYS, DataSet
+
+
+class DataError(ValueError):
+    """Data that cannot be used: one line that names the file, the row or shape, the cause and the remedy."""
+
+
+def points(array: Any, name: str = "points") -> DataSet:
+    """The data set of the rows of an array: (n, d) with n >= 2 and d >= 1; n numbers in one dimension count as (n, 1).
+
+    Every column is standardized, x -> (x - mean) / standard deviation (divisor n); a constant column is only centred
+    (scale 1). ``draw`` picks rows uniformly with replacement. Raises DataError for what is not such an array of real
+    numbers, and for NaN or infinity, naming the row.
+    """
+    values = _rows_of_numbers(array, name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        constant = values.max(axis=0) == values.min(axis=0)
+        mean = np.where(constant, values[0], values.mean(axis=0))
+        spread = values.std(axis=0)
+    if not np.isfinite(spread).all():
+        raise DataError(f"{name}: column {np.argmin(np.isfinite(spread))} (counted from 0) holds numbers too large "
+                        f"to standardize (up to {np.abs(values).max():.3g}); rescale them")
+    scale = np.where(constant | (spread == 0), 1.0, spread)  # the spread of values below 1e-162 is 0 without being so
+
+    def draw(rng: np.random.Generator, n: int) -> np.ndarray:
+        return standardized[rng.integers(len(standardized), size=n)]
+
+    data = DataSet(name, values.shape[1], draw, mean, scale)
+    standardized = data.to_network_units(values)
+    return data
+
+
+def _rows_of_numbers(array: Any, name: str) -> np.ndarray:
+    """(n, d) float64, checked."""
+    try:
+        values = np.asarray(backend.to_numpy(array) if backend.is_array(array) else array)
+    except ValueError as error:
+        raise DataError(f"{name}: rows of unequal length; expected an array of shape (n, d)") from error
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"{name}: expected real numbers, got dtype {values.dtype} "
+                        "(convert it first, e.g. array.astype('float32'))")
+    if values.ndim not in (1, 2) or values.shape[0] < 2 or values.size == 0:
+        raise DataError(f"{name}: expected shape (n, d), at least two points with at least one number each, "
+                        f"got shape {values.shape}")
+    values = values.reshape(len(values), -1).astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.all():
+        row, column = divmod(int(np.argmin(finite)), values.shape[1])
+        raise DataError(f"{name}: row {row}, column {column} (counted from 0) is {values[row, column]}; "
+                        "remove or fill such rows")
+    return values
+
+
+def load(source: str | os.PathLike[str]) -> DataSet:
+    """The data set of a toy's name (``TOYS``) or of the points in a .npy, .npz or .csv file.
+
+    A .npz holds one array, or one named ``samples`` or ``X``. A .csv has one point a line, columns separated by commas
+    (or semicolons, or tabs), with or without a header line. Raises DataError for everything else.
+    """
+    if str(source) in TOYS:
+        return TOYS[str(source)]()
+    path = Path(source)
+    read = _READERS.get(path.suffix.lower())
+    if os.path.isdir(path):
+        raise DataError(f"{path}: is a directory; name a .npy, .npz or .csv file")
+    if read is None and not os.path.exists(path):
+        raise DataError(f"unknown data {str(source)!r} (and no such file exists); choose {', '.join(TOYS)}, "
+                        "or a .npy, .npz or .csv file")
+    if read is None:
+        raise DataError(f"{path}: unknown kind of file; expected .npy, .npz or .csv")
+    try:
+        values = read(path)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or 'cannot be read'}; check the path") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: does not fit into memory; give a part of it") from error
+    except Exception as error:  # what a damaged file makes the parsers raise is no closed list, and misleads
+        raise DataError(f"{path}: damaged, or not a {path.suffix.lower()} file; save it again") from error
+    return replace(points(values, str(path)), name=path.stem)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as stream:
+        return _read_array(stream, path.stat().st_size, str(path))
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()
+                   if info.filename.endswith(".npy")}
+        candidates = [name for name in members if name in ("samples", "X")] or list(members)
+        if len(candidates) != 1:
+            names = ", ".join(candidates[:8]) + (", ..." if len(candidates) > 8 else "")
+            raise DataError(f"{path}: expected one array, or one named samples or X; it holds {names or 'none'}")
+        member = members[candidates[0]]
+        with archive.open(member) as stream:
+            return _read_array(stream, member.file_size, f"{path}[{candidates[0]}]")
+
+
+def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
+    """An array in NumPy's format out of ``size`` bytes; the header's promises are checked before memory is taken."""
+    if size == 0:
+        raise DataError(f"{where}: is empty; expected an array of shape (n, d)")
+    read_header = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise DataError(f"{where}: holds Python objects, not numbers; save array.astype('float32') instead")
+    promised, held = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if promised > held:
+        raise DataError(f"{where}: cut off: shape {shape} of {dtype} takes {promised} bytes, the file holds {held}; "
+                        "save it again")
+    stream.seek(0)
+    return npy.read_array(stream, allow_pickle=False)
+
+
+def _read_csv(path: Path) -> np.ndarray:
+    numbers, columns = flat_array("d"), 0
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        for line, fields in _csv_lines(stream):
+            if columns and len(fields) != columns:
+                raise DataError(f"{path}: line {line} has {len(fields)} values, the lines before have {columns}")
+            values = [_number(field) for field in fields]
+            if not columns and all(value is None for value in values):
+                columns = len(fields)  # a header
+                continue
+            columns = len(fields)
+            for place, value in enumerate(values, 1):
+                if value is None or not math.isfinite(value):
+                    text = fields[place - 1].strip()
+                    what = f"{text[:40]!r} is not a finite number" if text else "is empty"
+                    raise DataError(f"{path}: line {line}, column {place}: {what}; fill or remove such lines "
+                                    "(columns are separated by commas, semicolons or tabs)")
+                numbers.append(value)
+    if not numbers:
+        raise DataError(f"{path}: {'has a header but no points' if columns else 'is empty'}; expected one point a line")
+    return np.array(numbers).reshape(-1, columns)
+
+
+def _csv_lines(stream: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    """(line number from 1, fields) of every line that is not blank."""
+    first = next((line for line in stream if line.strip()), "")
+    stream.seek(0)
+    reader = csv.reader(stream, delimiter=next((mark for mark in "\t;" if mark in first), ","))
+    return ((reader.line_num, fields) for fields in reader if any(field.strip() for field in fields))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+_READERS: dict[str, Callable[[Path], np.ndarray]] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
