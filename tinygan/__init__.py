@@ -1,9 +1,21 @@
 """tinygan: GANs from scratch on NumPy or CuPy, with an autograd of any order."""
 
-__version__ = "0.1.0"
+from typing import Any
 
 from . import backend, functional, init, layers, losses, ops, optim
 from .tensor import PRIMITIVES, Tensor, grad, stop_gradient
 
-__all__ = ["PRIMITIVES", "Tensor", "backend", "functional", "grad", "init", "layers", "losses", "ops", "optim",
-           "stop_gradient"]
+__version__ = "0.1.0"
+__all__ = ["GAN", "PRIMITIVES", "Tensor", "backend", "data", "functional", "grad", "init", "layers", "losses", "metrics",
+           "ops", "optim", "plots", "stop_gradient", "training"]
+
+
+def __getattr__(name: str) -> Any:
+    """The parts above the core are loaded when first used, so that ``import tinygan`` is little more than NumPy."""
+    from importlib import import_module
+
+    if name == "GAN":
+        return import_module(".gan", __name__).GAN
+    if name in ("checkpoint", "cli", "data", "metrics", "plots", "testing", "training"):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ This is the only file that imports CuPy.
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -45,6 +44,11 @@ def gpu_count() -> tuple[int, str]:
     if not cupy.cuda.is_available():
         return 0, f"CuPy {cupy.__version__} is installed but no CUDA GPU is usable (driver or device missing)."
     return cupy.cuda.runtime.getDeviceCount(), ""
+
+
+def gpu_name(number: int) -> str:
+    """What the GPU calls itself."""
+    return _cupy().cuda.runtime.getDeviceProperties(number)["name"].decode()
 
 
 def resolve_device(name: str | None = None) -> str:
@@ -130,7 +134,7 @@ class DeviceGenerator:
         self.host, self.device = host, device
 
 
-Generator = np.random.Generator | DeviceGenerator
+Generator = Any  # numpy.random.Generator or DeviceGenerator (numpy.random is loaded when first needed)
 
 
 def generator(seed: int | np.random.SeedSequence, device: str = "cpu") -> Generator:
@@ -196,28 +200,17 @@ def keep_memory() -> bool:
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
 
 
-def small_nets_on_one_thread(width: int) -> str:
-    """Choose the number of BLAS threads for nets of a width, and say what was chosen.
+def tune_process(width: int) -> str:
+    """Set up this process for nets of a width, and say what was chosen: ``keep_memory``, and one BLAS thread up to 256.
 
-    Two threads that wait for each other make products of small matrices slower, several times on a busy machine. The
-    user's own ``OMP_NUM_THREADS`` and the like are obeyed.
+    Two threads that wait for each other make products of small matrices slower, several times so on a busy machine.
+    The user's own ``OMP_NUM_THREADS`` and the like are obeyed. For programs; importing tinygan changes nothing.
     """
+    memory = ", memory kept" if keep_memory() else ""
     chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    if chosen:
-        return chosen[0]
-    return "1 BLAS thread" if width <= 256 and set_blas_threads(1) else "BLAS threads by default"
+    if chosen or width > 256:
+        return (chosen[0] if chosen else "BLAS threads by default") + memory
+    from threadpoolctl import threadpool_limits
 
-
-def set_blas_threads(count: int) -> bool:
-    """Set the number of threads of the BLAS that NumPy has loaded; False where that cannot be done."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return False
-    threadpool_limits(count, user_api="blas")
-    return True
-
-
-def nbytes(shape: tuple[int, ...], dtype: Any) -> int:
-    """Bytes of an array of this shape and dtype."""
-    return math.prod(shape) * np.dtype(dtype).itemsize
+    threadpool_limits(1, user_api="blas")
+    return "1 BLAS thread" + memory

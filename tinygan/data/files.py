@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import zipfile
 from array import array as flat_array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -105,6 +104,8 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_npz(path: Path) -> np.ndarray:
+    import zipfile  # slow to load, and ``import tinygan`` is to be fast
+
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()
                    if info.filename.endswith(".npy")}

@@ -1,0 +1,6 @@
+"""``python -m tinygan`` and the command ``tinygan``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

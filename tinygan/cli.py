@@ -1,0 +1,116 @@
+"""The command line's options, errors and exit codes; what the commands do is in ``commands.py``, loaded when one is run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+from . import __version__, backend, data, training
+
+USAGE, DEVICE, CHECKPOINT, MEMORY, WRITE, DIVERGED, INTERRUPTED, TERMINATED = 2, 3, 4, 5, 6, 7, 130, 143
+EXIT_CODES = """exit codes: 0 done, 2 usage or unusable data, 3 device not usable, 4 checkpoint not usable, 5 out of memory,
+6 cannot write, 7 training diverged, 130 stopped by Ctrl-C and 143 by SIGTERM (saved, can be resumed)"""
+
+
+class CommandError(Exception):
+    """A message of one line and the exit code that goes with it."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(USAGE, f"{message} (see {self.prog} --help)")
+
+
+def parser() -> Parser:
+    """The commands and their options."""
+    top = Parser(prog="tinygan", description="Train GANs from scratch on NumPy or CuPy.", epilog=EXIT_CODES)
+    top.add_argument("--version", action="version", version=f"tinygan {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(name: str, text: str) -> Parser:
+        made = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+        made.add_argument("--debug", action="store_true", help="show tracebacks")
+        return made
+
+    p = command("train", "Train a GAN and write its pictures, samples, log and checkpoint into a folder.")
+    p.add_argument("data", nargs="?", metavar="DATA",
+                   help=f"{', '.join(data.TOYS)}, or a .npy, .npz or .csv file of points, one per row (default: ring)")
+    p.add_argument("--method", choices=list(training.METHODS), help="default: wgan-gp")
+    p.add_argument("--steps", type=int, metavar="N", help=f"generator steps in total (default: {training.Config.steps})")
+    p.add_argument("--seconds", type=float, metavar="T", help="instead of --steps: measure the speed, then fix the steps")
+    p.add_argument("--batch", type=int, metavar="N", help=f"examples per step (default: {training.Config.batch})")
+    p.add_argument("--width", type=int, metavar="N", help=f"units of a hidden layer (default: {training.Config.width})")
+    p.add_argument("--depth", type=int, metavar="N", help=f"hidden layers (default: {training.Config.depth})")
+    p.add_argument("--latent", type=int, metavar="N", help=f"dimension of z (default: {training.Config.latent})")
+    p.add_argument("--lr", type=float, metavar="X", help="learning rate at the start, falls to 0 (default: the method's)")
+    p.add_argument("--n-critic", type=int, metavar="N", help="critic steps per generator step (default: the method's)")
+    p.add_argument("--penalty", type=float, metavar="X", help="weight of the gradient penalty (default: the method's)")
+    p.add_argument("--seed", type=int, metavar="N", help="same seed, same machine: same result (default: 0)")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto (default: TINYGAN_DEVICE, or auto)")
+    p.add_argument("--out", type=str, metavar="DIR", help="folder for the files (default: runs/DATA-METHOD-SEED)")
+    p.add_argument("--resume", type=str, metavar="RUN", help="go on in RUN, up to --steps in total")
+
+    p = command("sample", "Draw new points from a trained generator, in the data's own units.")
+    p.add_argument("path", type=str, metavar="RUN", help="folder of a run, or a checkpoint")
+    p.add_argument("-n", type=int, default=1000, metavar="N", help="how many (default: 1000)")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same points (default: 0)")
+    p.add_argument("-o", type=str, required=True, metavar="FILE", help="FILE.png, .npy, .npz or .csv")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
+
+    p = command("evaluate", "Score a trained generator, beside the same scores of real data.")
+    p.add_argument("path", type=str, metavar="RUN", help="folder of a run, or a checkpoint")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
+
+    command("devices", "Say which devices can be used, and why others cannot.")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code. Errors are one line on stderr."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        options = parser().parse_args(arguments)
+        from . import commands
+
+        return getattr(commands, options.command)(options)
+    except BrokenPipeError:  # the reader of our output has gone, as in ``| head``
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as fault:
+        if "--debug" in arguments:
+            raise
+        code, message = explain(fault)
+        print(f"tinygan: {message}", file=sys.stderr)
+        return code
+
+
+def explain(fault: Exception) -> tuple[int, str]:
+    """(exit code, one line) for an error."""
+    from .checkpoint import CheckpointError
+
+    text = " ".join(str(fault).split()) or type(fault).__name__
+    if isinstance(fault, CommandError):
+        return fault.code, text
+    if isinstance(fault, CheckpointError):
+        return CHECKPOINT, text
+    if isinstance(fault, backend.DeviceError):
+        return DEVICE, text
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":  # the latter is CuPy's
+        return MEMORY, f"out of memory: {text}; try a smaller --batch or --width"
+    if isinstance(fault, training.Diverged):
+        return DIVERGED, text
+    if isinstance(fault, OSError):
+        return WRITE, f"cannot write: {text}"
+    if isinstance(fault, ValueError):
+        return USAGE, text
+    return 1, f"unexpected {type(fault).__name__}: {text} (please report it; --debug shows where)"

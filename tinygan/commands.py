@@ -1,0 +1,350 @@
+"""What the commands do: a thin face of ``GAN`` and ``Trainer`` that adds folders, progress, signals and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__, backend, checkpoint, training
+from .cli import DIVERGED, USAGE, CommandError
+from .gan import GAN
+
+SAVE_EVERY = 30.0  # seconds between checkpoints
+
+
+def train(options: argparse.Namespace) -> int:
+    """``tinygan train``."""
+    if options.resume:
+        return resume(options)
+    chosen = {f.name: getattr(options, f.name) for f in fields(training.Config)}
+    gan = GAN(**{k: v for k, v in chosen.items() if v is not None}, device=options.device)
+    if options.seconds is not None:
+        if options.steps is not None:
+            raise CommandError(USAGE, "--seconds and --steps: give one of them")
+        if not 0 < options.seconds < math.inf:
+            raise CommandError(USAGE, f"--seconds must be a number above 0, got {options.seconds}")
+    source = options.data or "ring"
+    gan.prepare(source)  # complains about the options, the device and the data before anything else is done
+    speed = backend.tune_process(gan.width)
+    if options.seconds is not None:
+        gan.set_params(steps=steps_for(options.seconds, gan.trainer_))
+        gan.prepare(gan.data_)
+    folder = new_folder(options.out, f"{gan.data_.name}-{gan.method}-{gan.seed}")
+    return run(gan, folder, source, speed)
+
+
+def resume(options: argparse.Namespace) -> int:
+    """``tinygan train --resume RUN [--steps N]``."""
+    fixed = [f"--{name.replace('_', '-')}" for name in
+             ("method", "seconds", "batch", "width", "depth", "latent", "lr", "n_critic", "penalty", "seed", "out")
+             if getattr(options, name) is not None] + (["DATA"] if options.data else [])
+    if fixed:
+        raise CommandError(USAGE, f"{', '.join(fixed)} cannot change when a run is resumed; --steps and --device can")
+    gan, source = open_run(Path(options.resume), options.device, steps=options.steps)
+    if gan.trainer_.step >= gan.steps:
+        raise CommandError(USAGE, f"{options.resume} has done its {gan.trainer_.step} steps; give a larger --steps")
+    path = Path(options.resume)
+    folder = path if path.is_dir() else path.parent
+    return run(gan, folder, source, backend.tune_process(gan.width))
+
+
+def steps_for(seconds: float, trainer: training.Trainer) -> int:
+    """How many iterations fit into the time, from the speed of a few on a trainer that is then thrown away."""
+    started = time.perf_counter()
+    share = min(3.0, seconds / 10)
+    while trainer.step < 3:  # warm-up: first calls, and compilation on a GPU
+        trainer.iterate()
+    before, begun = trainer.step, time.perf_counter()
+    while trainer.step == before or time.perf_counter() - begun < share:
+        trainer.iterate()
+    per_step = (time.perf_counter() - begun) / (trainer.step - before)
+    begun = time.perf_counter()
+    trainer.evaluate()
+    extras = (training.EVALUATIONS + 1) * (time.perf_counter() - begun) + 2.0  # scores; start, files and pictures
+    return max(1, int((seconds - (time.perf_counter() - started) - extras) / per_step))
+
+
+def new_folder(out: str | None, name: str) -> Path:
+    """Make the run's folder: ``out``, or runs/name, runs/name-2, ...; no run is ever overwritten."""
+    if out is not None:
+        folder = Path(out)
+        if any((folder / file).exists() for file in ("run.json", "checkpoint.npz")):
+            raise CommandError(USAGE, f"--out {out} holds a run already; choose another folder, or --resume {out}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    Path("runs").mkdir(exist_ok=True)
+    number = 1
+    while True:
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
+    """Train in a folder: header, progress, log, checkpoints, pictures; returns the exit code."""
+    trainer = gan.trainer_
+    about = {"tinygan": __version__, "arguments": sys.argv[1:], "data": source, "config": asdict(trainer.config),
+             "device": trainer.device, "python": platform.python_version(), "numpy": np.__version__,
+             "machine": platform.platform(), "speed": speed, "environment": settings(), "started": now()}
+    gan.save(folder / "checkpoint.npz")  # also finds out now whether we can write here
+    print(header(gan, folder, speed), flush=True)
+    caught: list[int] = []
+
+    def stop(signum: int, frame: Any) -> None:
+        if caught:
+            os._exit(128 + signum)
+        caught.append(signum)
+        trainer.stop = True
+
+    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    progress = Progress(trainer)
+    reason, saved = "done", time.perf_counter()
+    try:
+        with open(folder / "log.csv", "w", newline="") as file:
+            log = csv.writer(file)
+            log.writerow(training.COLUMNS)
+            log.writerows([cell(v) for v in row] for row in trainer.history)
+            for row in trainer.train():
+                log.writerow([cell(row[name]) for name in training.COLUMNS])
+                file.flush()
+                progress.show(row)
+                if time.perf_counter() - saved > SAVE_EVERY and not caught:
+                    trainer.check_finite()
+                    gan.save(folder / "checkpoint.npz")
+                    saved = time.perf_counter()
+        progress.end()
+        gan.save(folder / "checkpoint.npz")
+        if caught:
+            reason = signal.Signals(caught[0]).name
+        write_pictures(gan, folder)
+    except training.Diverged as fault:
+        progress.end()
+        reason = str(fault)
+        kept, _ = checkpoint.load(folder / "checkpoint.npz")
+        raise CommandError(DIVERGED, f"{fault}; the checkpoint of step {kept['values']['step']} is kept in {folder}; "
+                                     f"try --lr {(trainer.config.lr or 0) / 5:g}") from None
+    except Exception as fault:
+        reason = f"{type(fault).__name__}: {fault}"
+        raise
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+        about |= {"ended": now(), "exit": reason, "steps_done": trainer.step, "last": last_scores(trainer)}
+        try:
+            text = json.dumps(about, indent=2) + "\n"
+            checkpoint.write_atomically(folder / "run.json", lambda file: file.write(text.encode()))
+        except OSError:
+            if reason == "done":
+                raise
+    print(results(gan, folder))
+    if caught:
+        print(f"stopped at step {trainer.step} of {trainer.config.steps}; to go on: tinygan train --resume {folder}")
+        return 128 + caught[0]
+    return 0
+
+
+def now() -> str:
+    """The time, as in ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def settings() -> dict[str, str]:
+    """The environment variables that can change a result or its speed."""
+    return {k: v for k, v in os.environ.items() if k in backend.THREAD_VARIABLES or k.startswith(("CUPY_", "TINYGAN_"))}
+
+
+def cell(value: float) -> str:
+    """A number for log.csv: whole numbers without a point, nothing where there is none."""
+    return "" if math.isnan(value) else f"{value:.10g}"
+
+
+def last_scores(trainer: training.Trainer) -> dict[str, float]:
+    """The last known value of each column of the log."""
+    columns = trainer.columns()
+    return {name: float(known[-1]) for name, column in columns.items() if len(known := column[~np.isnan(column)])}
+
+
+def header(gan: GAN, folder: Path, speed: str) -> str:
+    """What is about to be done, in at most four lines."""
+    t, c = gan.trainer_, gan.trainer_.config
+
+    def shape(network: Any) -> str:
+        weights = [p for p in network.parameters() if p.ndim == 2]
+        return "-".join(str(n) for n in [weights[0].shape[0], *(w.shape[1] for w in weights)])
+
+    penalty = f"  penalty {c.penalty:g}" if c.penalty is not None else ""
+    clip = f"  weights within {t.method.clip:g}" if t.method.clip else ""
+    asked = gan.device or os.environ.get("TINYGAN_DEVICE") or "auto"
+    fallback = " (no GPU usable, see tinygan devices)" if asked == "auto" and t.device == "cpu" else ""
+    return "\n".join([
+        f"tinygan {__version__}  {t.method.title}  data {gan.data_.name}  seed {c.seed}",
+        f"device {t.device}{fallback}  numpy {np.__version__}  {speed}",
+        f"generator {shape(t.generator)}  critic {shape(t.critic)}  batch {c.batch}  critic steps {c.n_critic}"
+        f"{penalty}{clip}  lr {c.lr:g} falling to 0",
+        f"steps {t.step} to {c.steps}  writing to {folder}"])
+
+
+class Progress:
+    """One line about the training: rewritten on a terminal, a plain line every five seconds elsewhere."""
+
+    def __init__(self, trainer: training.Trainer) -> None:
+        self.trainer, self.first = trainer, trainer.step
+        self.started, self.shown = time.perf_counter(), -math.inf
+        self.rewrite = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.known: dict[str, float] = {}
+
+    def line(self, row: dict[str, float]) -> list[str]:
+        """The fields, most wanted first."""
+        self.known |= {k: v for k, v in row.items() if not math.isnan(v)}
+        k, steps = self.known, self.trainer.config.steps
+        rate = (k["step"] - self.first) / (time.perf_counter() - self.started)
+        left = int((steps - k["step"]) / rate)
+        parts = [f"step {k['step']:.0f}/{steps}", f"critic {k['critic_loss']:+.3f}"]
+        parts += [f"generator {k['generator_loss']:+.3f}"]
+        parts += [f"W {k['w_estimate']:.3f}"] if "w_estimate" in k else []
+        parts += [f"|grad| {k['gradient_norm']:.2f}"] if "gradient_norm" in k else []
+        if "modes" in k and self.trainer.data.centers is not None:
+            parts += [f"modes {k['modes']:.0f}/{len(self.trainer.data.centers)}", f"high quality {k['high_quality']:.0%}"]
+        elif "sliced_wasserstein" in k:
+            parts += [f"sliced W {k['sliced_wasserstein']:.3f}"]
+        return parts + [f"{rate:.0f} it/s", f"ETA {left // 60}:{left % 60:02d}"]
+
+    def show(self, row: dict[str, float]) -> None:
+        """Show a row of the log, if it is time to."""
+        parts, now = self.line(row), time.perf_counter()
+        if now - self.shown < (0.1 if self.rewrite else 5.0) and row["step"] < self.trainer.config.steps:
+            return
+        self.shown = now
+        width = shutil.get_terminal_size((100, 24)).columns - 1 if self.rewrite else 1000
+        while len(parts) > 1 and len("  ".join(parts)) > width:
+            parts.pop()
+        text = "  ".join(parts)[:width]
+        self.write("\r" + text.ljust(width) if self.rewrite else text + "\n")
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self.rewrite and self.known:
+            self.write("\n")
+
+    def write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:  # nobody reads the progress any more: go on without
+            self.rewrite, self.shown = False, math.inf
+
+
+def write_pictures(gan: GAN, folder: Path) -> None:
+    """panel.png and samples.npz."""
+    from . import plots
+
+    samples = gan.sample(2500)
+    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=samples))
+    t = gan.trainer_
+
+    def critic(points: np.ndarray) -> np.ndarray:
+        return backend.to_numpy(t.critic(backend.to_device(points.astype(np.float32), t.device)).data).reshape(-1)
+
+    title = f"{t.method.title}, {gan.data_.name}, seed {t.config.seed}, step {t.step:,}"
+    figure = plots.panel(gan.data_, samples, t.columns(), t.gradient_norms(2048), critic, title,
+                         training.yardstick(gan.data_))
+    plots.save(figure, folder / "panel.png")
+
+
+def results(gan: GAN, folder: Path) -> str:
+    """The last scores beside those of real data, and where the files are."""
+    t, last = gan.trainer_, last_scores(gan.trainer_)
+    ideal = training.yardstick(gan.data_)
+    lines = [f"done: {t.step} steps in {t.seconds:.0f} s"]
+    if "modes" in last and gan.data_.centers is not None:
+        lines += [f"  modes captured      {last['modes']:.0f} of {len(gan.data_.centers)}",
+                  f"  high quality        {last['high_quality']:.1%}   (real data {ideal['high_quality'][0]:.1%})",
+                  f"  reverse KL          {last['reverse_kl']:.4f}   (real data {ideal['reverse_kl'][1]:.4f})"]
+    if "sliced_wasserstein" in last:
+        lines += [f"  sliced Wasserstein  {last['sliced_wasserstein']:.4f}   "
+                  f"(real data {ideal['sliced_wasserstein'][1]:.4f})"]
+    return "\n".join([*lines, f"picture  {folder / 'panel.png'}", f"samples  {folder / 'samples.npz'}",
+                      f"next     tinygan sample {folder} -n 1000 -o samples.csv"])
+
+
+# ------------------------------------------------------------------------------- sample, evaluate, devices
+
+
+def open_run(path: Path, device: str | None, steps: int | None = None, with_data: bool = True) -> tuple[GAN, str]:
+    """(the GAN of a run's folder or of a checkpoint, the source of its data)."""
+    file = path / "checkpoint.npz" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise checkpoint.CheckpointError(path, "no checkpoint.npz in this folder")
+    described, _ = checkpoint.load(file)
+    source = described.get("data", {}).get("source")
+    if with_data and source is None:
+        raise CommandError(USAGE, f"{file} was trained on an array, not on a file; use GAN.load(path, X=...) in Python")
+    return GAN.load(file, device=device, X=source if with_data else None, steps=steps), source
+
+
+def sample(options: argparse.Namespace) -> int:
+    """``tinygan sample``."""
+    if options.n < 1 or options.seed < 0:
+        raise CommandError(USAGE, f"-n must be at least 1 and --seed at least 0, got {options.n} and {options.seed}")
+    target = Path(options.o)
+    kind = target.suffix.lower()
+    if kind not in (".png", ".npy", ".npz", ".csv"):
+        raise CommandError(USAGE, f"-o {options.o}: the name must end in .png, .npy, .npz or .csv")
+    gan, _ = open_run(Path(options.path), options.device, with_data=kind == ".png")
+    samples = gan.sample(options.n, options.seed)
+    if kind == ".png":
+        from . import plots
+        plots.save(plots.scatter(gan.data_, samples, f"{len(samples):,} samples, seed {options.seed}"), target)
+    elif kind == ".csv":
+        checkpoint.write_atomically(target, lambda file: np.savetxt(file, samples, delimiter=",", fmt="%.9g"))
+    else:
+        save = np.save if kind == ".npy" else lambda file, array: np.savez(file, samples=array)
+        checkpoint.write_atomically(target, lambda file: save(file, samples))
+    print(f"{len(samples)} samples of dimension {samples.shape[1]} written to {options.o}")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """``tinygan evaluate``."""
+    gan, _ = open_run(Path(options.path), options.device)
+    print(f"{options.path}: {gan.trainer_.method.title}, data {gan.data_.name}, step {gan.trainer_.step}")
+    print(f"{'score':34s}{'generated':>12s}   real data, {5} draws")
+    names = {"modes": "modes captured", "high_quality": "high-quality share", "reverse_kl": "reverse KL (nats)",
+             "sliced_wasserstein": "sliced Wasserstein distance"}
+    for n, threshold in ((2500, 3.0), (10000, 4.0)) if gan.data_.centers is not None else ((2500, 3.0),):
+        found = training.score(gan.data_, gan.trainer_.sample(n, seed=0), np.random.default_rng(0), threshold)
+        ideal = training.yardstick(gan.data_, n, threshold=threshold)
+        for name in names:
+            if name in found and not (name == "sliced_wasserstein" and n > 2500):
+                rule = "" if name == "sliced_wasserstein" else f", {threshold:g} sigma"
+                low, high = ideal[name]
+                print(f"{f'{names[name]} ({n}{rule})':34s}{found[name]:12.4g}   {low:.4g} to {high:.4g}")
+    return 0
+
+
+def devices(options: argparse.Namespace) -> int:
+    """``tinygan devices``."""
+    print(f"cpu     usable: numpy {np.__version__}, {os.cpu_count()} cores")
+    count, reason = backend.gpu_count()
+    for number in range(count):
+        print(f"cuda:{number}  usable: {backend.gpu_name(number)}")
+    if not count:
+        print(f"cuda    not usable: {reason}")
+    return 0

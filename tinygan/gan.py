@@ -1,0 +1,119 @@
+"""``GAN``: the main job in one line, ``GAN(seed=0).fit(X).sample(1000)``, with scikit-learn's conventions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+
+from . import __version__, backend, checkpoint, data
+from .training import Config, Trainer
+
+
+class GAN:
+    """A generative adversarial network for points of any dimension, on multilayer perceptrons.
+
+    The constructor only stores its arguments (those of ``training.Config``; None means the method's own setting);
+    ``fit`` returns the object; what fitting makes ends in an underscore: ``trainer_``, ``generator_`` (the averaged
+    one, in evaluation mode), ``critic_``, ``history_`` (the log, name -> column), ``data_``.
+    """
+
+    def __init__(self, method: str = "wgan-gp", *, steps: int = Config.steps, batch: int = Config.batch,
+                 width: int = Config.width, depth: int = Config.depth, latent: int = Config.latent,
+                 lr: float | None = None, n_critic: int | None = None, penalty: float | None = None,
+                 seed: int = 0, device: str | None = None) -> None:
+        self.method, self.steps, self.batch, self.width, self.depth = method, steps, batch, width, depth
+        self.latent, self.lr, self.n_critic, self.penalty = latent, lr, n_critic, penalty
+        self.seed, self.device = seed, device
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {f.name: getattr(self, f.name) for f in fields(Config)} | {"device": self.device}
+
+    def set_params(self, **parameters: Any) -> GAN:
+        """Change some of them. ValueError for an unknown name."""
+        for name, value in parameters.items():
+            if name not in self.get_params():
+                raise ValueError(f"GAN has no parameter {name!r}; choose {', '.join(self.get_params())}")
+            setattr(self, name, value)
+        return self
+
+    def prepare(self, X: Any) -> Trainer:
+        """The trainer for X at step 0: ``fit`` without the training."""
+        config = Config(**{f.name: getattr(self, f.name) for f in fields(Config)}).resolved()
+        self.source_ = None if not isinstance(X, str) else X if X in data.TOYS else os.path.abspath(X)
+        self.data_ = X if isinstance(X, data.DataSet) else data.load(X) if isinstance(X, str) else data.points(X)
+        self.trainer_ = Trainer(config, self.data_, backend.resolve_device(self.device))
+        return self.trainer_
+
+    def fit(self, X: Any, y: Any = None) -> GAN:
+        """Train on X: an array (n, d), the name of a toy distribution ("ring", ...), or the path of a file of points.
+
+        Raises ``data.DataError`` for unusable data, ValueError for unusable parameters, ``training.Diverged``.
+        """
+        for _ in self.prepare(X).train():
+            pass
+        return self
+
+    def sample(self, n: int = 1, seed: int = 0) -> np.ndarray:
+        """n new points in the data's own units: (n, d). The same seed gives the same points."""
+        trainer = self._fitted()
+        return self.data_.to_data_units(trainer.sample(n, seed))
+
+    @property
+    def generator_(self) -> Any:
+        """The generator whose weights are averaged over training; maps z ~ N(0, I), (n, latent), to points."""
+        return self._fitted().average.network
+
+    @property
+    def critic_(self) -> Any:
+        """The critic (or discriminator): maps points in the networks' units to scores (n, 1)."""
+        return self._fitted().critic
+
+    @property
+    def history_(self) -> dict[str, np.ndarray]:
+        """The log of the training, name -> column."""
+        return self._fitted().columns()
+
+    def _fitted(self) -> Trainer:
+        if not hasattr(self, "trainer_"):
+            raise ValueError("this GAN is not fitted yet: call fit(X) first")
+        return self.trainer_
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint with everything that is needed to sample and to go on, the data set's scaling included."""
+        arrays, values = self._fitted().state_dict()
+        arrays |= {"data/mean": self.data_.mean, "data/scale": self.data_.scale}
+        checkpoint.save(path, {"tinygan": __version__, "config": asdict(self.trainer_.config), "values": values,
+                               "data": {"name": self.data_.name, "dim": self.data_.dim, "source": self.source_}}, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | None = None, X: Any = None, steps: int | None = None) -> GAN:
+        """A GAN from a checkpoint; X, the training data, is needed only to go on training, ``steps`` to go on for longer.
+
+        Raises ``checkpoint.CheckpointError`` for an unusable file.
+        """
+        header, arrays = checkpoint.load(path)
+        try:
+            described, config = header["data"], header["config"]
+            config["steps"] = steps or config["steps"]
+            gan = cls(**config, device=device)
+            known = data.TOYS[described["name"]]() if described["name"] in data.TOYS else data.DataSet(
+                name=described["name"], dim=described["dim"], draw=_no_data, mean=arrays["data/mean"],
+                scale=arrays["data/scale"])
+            trainer = gan.prepare(known if X is None else X)
+            if not (np.array_equal(gan.data_.mean, arrays["data/mean"])
+                    and np.array_equal(gan.data_.scale, arrays["data/scale"])):
+                raise data.DataError(f"{X}: not the data that this GAN was trained on (another mean or scale)")
+            trainer.load_state_dict({k: v for k, v in arrays.items() if not k.startswith("data/")}, header["values"])
+        except (backend.DeviceError, data.DataError):
+            raise
+        except Exception as fault:  # a whole file with the wrong content
+            raise checkpoint.CheckpointError(path, f"{type(fault).__name__}: {fault}") from fault
+        return gan
+
+
+def _no_data(rng: np.random.Generator, n: int) -> np.ndarray:
+    raise ValueError("this GAN was loaded without its training data; give load(path, X=...) to go on training")
