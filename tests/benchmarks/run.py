@@ -1,0 +1,228 @@
+"""The benchmark: works W1 to W4 (works.py) for tinygan and its peers, in ratios to PyTorch eager.
+
+Run with the Python that has the peers installed (torch and jax, each optional; none is a dependency of tinygan):
+
+    python tests/benchmarks/run.py                  # the table of steps, 2 threads and 1 thread; a few minutes
+    python tests/benchmarks/run.py --only W2 --peers "tinygan eager,PyTorch eager" --rounds 10
+    python tests/benchmarks/run.py --start          # import time, per-op cost, start to the first and 1,000th unit
+
+Every peer runs in a process of its own, and the processes take turns, so that a busy machine is busy for all of them
+and no idle thread pool spins beside another's turn. Before anything is timed, each peer's losses over five units are
+compared with a float64 run of the same work. The minimum over the run decides; the median stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+from peers import NEEDS, PEERS  # noqa: E402
+from works import UNITS  # noqa: E402
+
+BASE = "PyTorch eager"
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a worker with a number of threads."""
+    count = str(threads)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, **{name: count for name in names}, "PYTHONPATH": path}
+
+
+class Worker:
+    """A peer in its own process."""
+
+    def __init__(self, name: str, work: str, unit: str, threads: int) -> None:
+        self.name, self.times = name, []
+        start = time.perf_counter()
+        self.process = subprocess.Popen([sys.executable, str(HERE / "worker.py"), name, work, unit, str(threads)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=environment(threads))
+        first = self.answer()
+        self.first, self.first_peak = time.perf_counter() - start, first["peak"]
+
+    def answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name}: the process ended")
+        return json.loads(line)
+
+    def ask(self, units: int, losses: bool = False) -> dict[str, Any]:
+        self.process.stdin.write(json.dumps({"units": units, "losses": losses}) + "\n")
+        self.process.stdin.flush()
+        answer = self.answer()
+        self.times += answer["times"]
+        return answer
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def available(names: list[str]) -> list[str]:
+    """The peers whose libraries are installed."""
+    found = [n for n in names if n not in NEEDS or importlib.util.find_spec(NEEDS[n])]
+    return [n for n in found if n != "tinygan program" or importlib.util.find_spec("tinygan.program")]
+
+
+def check(workers: list[Worker], work: str, unit: str) -> None:
+    """Every peer's losses agree with a float64 reference, or SystemExit."""
+    reference = Worker("reference", work, unit, 1)
+    expected = reference.ask(4, losses=True)["losses"]
+    reference.close()
+    for worker in workers:
+        losses = worker.ask(4, losses=True)["losses"]
+        worker.times.clear()
+        wrong = max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(losses, expected)) if worker.name != "floor" else 0.0
+        if not wrong < 5e-3:
+            raise SystemExit(f"{work} {unit}: {worker.name} computes {losses}, the reference {expected}")
+
+
+def measure(work: str, unit: str, threads: int, names: list[str], rounds: int) -> dict[str, tuple[float, float]]:
+    """Peer -> (minimum, median) seconds of one unit."""
+    workers = [Worker(name, work, unit, threads) for name in names]
+    check(workers, work, unit)
+    for worker in workers:  # warm up, and find how many units fill a turn
+        worker.ask(3)
+        worker.units = max(3, min(200, int(0.25 / min(worker.times))))
+        worker.times.clear()
+    for _ in range(rounds):
+        for worker in workers:
+            worker.ask(worker.units)
+            time.sleep(0.05)  # a pool of threads goes on spinning for a while
+    for worker in workers:
+        worker.close()
+    return {w.name: (min(w.times), statistics.median(w.times)) for w in workers}
+
+
+def steps(args: argparse.Namespace, names: list[str]) -> None:
+    """Print the table of steps: minimum over the run relative to PyTorch eager (median relative to its median)."""
+    columns = [(w, u, t) for w, u in UNITS for t in args.threads if args.only in f"{w} {u}"]
+    results = []
+    for work, unit, threads in columns:
+        results.append(measure(work, unit, threads, names, args.rounds))
+        print(f"{work} {unit}, {threads} thread(s): " + ", ".join(
+            f"{name} {low * 1e3:.3g} ({mid * 1e3:.3g})" for name, (low, mid) in results[-1].items()) + " ms", flush=True)
+    base = BASE if BASE in names else names[0]
+    print(f"\n{machine()}\nminimum (median) relative to {base}; its minimum in ms\n")
+    print("| | " + " | ".join(f"{w} {u}, {t} thr" for w, u, t in columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name in names:
+        cells = [f"{r[name][0] / r[base][0]:.2f} ({r[name][1] / r[base][1]:.2f})"
+                 + (f" {r[base][0] * 1e3:.3g} ms" if name == base else "") for r in results]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def machine() -> str:
+    """One line on the machine and the versions."""
+    versions = []
+    for name in ("numpy", "torch", "jax"):
+        if importlib.util.find_spec(name):
+            versions.append(f"{name} {__import__('importlib.metadata').metadata.version(name)}")
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    wide = "AVX-512" if "avx512f" in open("/proc/cpuinfo").read() else "no AVX-512"
+    return (f"{len(os.sched_getaffinity(0))} cores ({cpu}, {wide}), Python {platform.python_version()}, "
+            + ", ".join(versions))
+
+
+PER_OP = """
+import sys, time, numpy as np
+def best(f):
+    times = []
+    for _ in range(200):
+        start = time.perf_counter(); f(); times.append(time.perf_counter() - start)
+    return min(times) * 1e7  # ns per op of 100
+x0 = np.linspace(0.1, 0.4, 4, dtype=np.float32)
+if sys.argv[1] == "torch":
+    import torch
+    torch.set_num_threads(1)
+    def f():
+        x = torch.from_numpy(x0).requires_grad_(True); y = x
+        for _ in range(50): y = y * x; y = y + x
+        torch.autograd.grad(y.sum(), x)
+elif sys.argv[1] == "autograd":
+    import autograd, autograd.numpy as anp
+    def chain(x):
+        y = x
+        for _ in range(50): y = y * x; y = y + x
+        return anp.sum(y)
+    g = autograd.grad(chain)
+    f = lambda: g(x0)
+else:
+    import tinygan as tg
+    from tinygan import backend
+    backend.keep_memory()
+    def f():
+        x = tg.Tensor(x0); y = x
+        for _ in range(50): y = y * x; y = y + x
+        tg.grad(y.sum(), [x])
+print(best(f))
+"""
+
+
+def python(code: str, *arguments: str) -> str:
+    return subprocess.run([sys.executable, "-c", code, *arguments], env=environment(1), capture_output=True, text=True,
+                          check=True).stdout
+
+
+def start(names: list[str]) -> None:
+    """Print import times, per-op cost, and time and peak memory from process start to the first and 1,000th unit."""
+    print(machine())
+    peak = "; print(next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM')) / 1024)"
+    print("\nimport, in a new process (minimum of 5)\n")
+    for module in ("numpy", "tinygan", "torch", "jax.numpy"):
+        if importlib.util.find_spec(module.split(".")[0]):
+            best, memory = float("inf"), 0.0
+            for _ in range(5):
+                begin = time.perf_counter()
+                memory = float(python(f"import {module}{peak}"))
+                best = min(best, time.perf_counter() - begin)
+            print(f"| {module} | {best:.2f} s | {memory:.0f} MiB |")
+    print("\nchain of 100 ops of shape (4,), forward and backward, ns per op\n")
+    for module in ("tinygan", "torch", "autograd"):
+        if importlib.util.find_spec(module):
+            print(f"| {module} | {min(float(python(PER_OP, module)) for _ in range(5)):.0f} |")
+    print("\nfrom process start to the end of the first W1 critic step, and of 1,000 W2 iterations\n")
+    for name in names:
+        if name == "floor":
+            continue
+        firsts = []
+        for _ in range(3):
+            worker = Worker(name, "W1", "critic", 2)
+            firsts.append((worker.first, worker.first_peak))
+            worker.close()
+        begin = time.perf_counter()
+        worker = Worker(name, "W2", "iteration", 1)
+        memory = worker.ask(999)["peak"]
+        total = time.perf_counter() - begin
+        worker.close()
+        print(f"| {name} | {min(firsts)[0]:.2f} s, {min(m for _, m in firsts):.0f} MiB | {total:.1f} s, {memory:.0f} MiB |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="part of a column's name, such as W2 or 'W2 critic'")
+    parser.add_argument("--peers", default=",".join(PEERS), help="names, separated by commas")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each peer")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
+    parser.add_argument("--start", action="store_true", help="start-up and per-op costs instead of steps")
+    args = parser.parse_args()
+    names = available(args.peers.split(","))
+    start(names) if args.start else steps(args, names)
+
+
+if __name__ == "__main__":
+    main()

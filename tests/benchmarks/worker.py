@@ -1,0 +1,54 @@
+"""One peer in a process of its own. Reads one request in JSON a line on stdin and answers in one line on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from time import perf_counter
+
+START = perf_counter()
+
+
+def peak_mib() -> float:
+    """The largest resident size of this process so far."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+
+def host(loss: object) -> float:
+    return float("nan") if loss is None else float(loss)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    name, work, unit, threads = sys.argv[1:5]
+    if threads == "1":
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # XLA sizes its pool by this
+    from peers import PEERS
+    from works import WORKS
+    import numpy as np
+    if "torch" in name.lower():
+        import torch
+        torch.set_num_threads(int(threads))
+    dtype = np.float64 if name == "reference" else np.float32
+    peer = PEERS["tinygan eager" if name == "reference" else name](WORKS[work], dtype)
+    convert, wait = getattr(peer, "convert", lambda x: x), getattr(peer, "wait", lambda: None)
+    inputs = [convert(WORKS[work].inputs(unit, seed, dtype)) for seed in range(4)]
+    losses = [host(peer.run(unit, inputs[0]))]
+    wait()
+    print(json.dumps({"losses": losses, "peak": peak_mib()}), flush=True)  # the first unit is done
+    for line in sys.stdin:
+        request = json.loads(line)
+        times = []
+        for i in range(request["units"]):
+            start = perf_counter()
+            loss = peer.run(unit, inputs[i % 4])
+            wait()
+            times.append(perf_counter() - start)
+            if request.get("losses"):
+                losses.append(host(loss))
+        print(json.dumps({"times": times, "losses": losses, "peak": peak_mib()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

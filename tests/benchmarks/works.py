@@ -1,0 +1,84 @@
+"""The works that are timed: networks, data, noise and the matrix products they cannot do without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+N_CRITIC = 5
+
+
+@dataclass(frozen=True)
+class Work:
+    """A GAN by its layer widths: Wasserstein with a gradient penalty, or non-saturating where ``penalty`` is 0."""
+
+    name: str
+    generator: tuple[int, ...]
+    critic: tuple[int, ...]
+    batch: int
+    penalty: float
+    lr: float
+    betas: tuple[float, float]
+    pictures: bool = False  # BatchNorm, LeakyReLU and tanh in the generator, LeakyReLU in the critic
+    dropout: float = 0.0
+
+    def weights(self, dtype: Any = np.float32) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """[W, b, W, b, ...] of the generator and of the critic, the same for every peer."""
+        rng = np.random.default_rng(0)
+        return tuple([array for n, m in zip(widths, widths[1:])
+                      for array in ((rng.standard_normal((n, m)) * (2 / n) ** 0.5).astype(np.float32).astype(dtype),
+                                    np.zeros(m, dtype))]
+                     for widths in (self.generator, self.critic))
+
+    def inputs(self, unit: str, seed: int, dtype: Any = np.float32) -> tuple[Any, ...]:
+        """The arguments of one unit: data and every random number, so that all peers see the same."""
+        rng = np.random.default_rng([1, seed])
+
+        def draw(n: int) -> np.ndarray:
+            return rng.standard_normal((self.batch, n)).astype(np.float32).astype(dtype)
+
+        def masks(n: int) -> list[np.ndarray]:
+            kept = [rng.random((n, m)) >= self.dropout for m in self.critic[1:-1]]
+            return [np.asarray(k / (1 - self.dropout), np.float32).astype(dtype) for k in kept]
+
+        def critic() -> tuple[np.ndarray, ...]:
+            e = rng.random((self.batch, 1)).astype(np.float32).astype(dtype)
+            return draw(self.critic[0]), draw(self.generator[0]), e
+
+        if unit == "critic":
+            return critic()
+        if unit == "iteration":
+            return [critic() for _ in range(N_CRITIC)], draw(self.generator[0])
+        return (draw(self.critic[0]), draw(self.generator[0]), draw(self.generator[0]),
+                masks(2 * self.batch), masks(self.batch))
+
+    def products(self, unit: str) -> list[tuple[int, int, int]]:
+        """(n, k, m) of every product (n, k) @ (k, m) that one unit needs, real and fake stacked."""
+        n = self.batch
+        g, d = (list(zip(w, w[1:])) for w in (self.generator, self.critic))
+
+        def forward(layers: list[tuple[int, int]], n: int) -> list[tuple[int, int, int]]:
+            return [(n, i, o) for i, o in layers]
+
+        def weights(layers: list[tuple[int, int]], n: int) -> list[tuple[int, int, int]]:
+            return [(i, n, o) for i, o in layers]
+
+        def inputs(layers: list[tuple[int, int]], n: int) -> list[tuple[int, int, int]]:
+            return [(n, o, i) for i, o in layers]
+
+        critic = forward(g, n) + forward(d, 2 * n) + weights(d, 2 * n) + inputs(d[1:], 2 * n)
+        if self.penalty:  # forward, gradient, and the gradient's own two kinds of derivative
+            critic += forward(d[:-1], n) + inputs(d, n) + weights(d, n) + forward(d[:-1], n)
+        generator = forward(g, n) + forward(d, n) + inputs(d, n) + weights(g, n) + inputs(g[1:], n)
+        return {"critic": critic, "iteration": N_CRITIC * critic + generator, "step": critic + generator}[unit]
+
+
+WORKS = {work.name: work for work in (
+    Work("W1", (2, 512, 512, 512, 2), (2, 512, 512, 512, 1), 256, 0.1, 1e-4, (0.5, 0.9)),
+    Work("W2", (2, 128, 128, 128, 2), (2, 128, 128, 128, 1), 64, 0.1, 1e-4, (0.5, 0.9)),
+    Work("W3", (100, 256, 512, 1024, 784), (784, 512, 256, 1), 64, 0.0, 2e-4, (0.5, 0.999), True, 0.3),
+    Work("W4", (100, 256, 512, 1024, 784), (784, 512, 256, 1), 64, 10.0, 1e-4, (0.5, 0.9), True),
+)}
+UNITS = (("W1", "critic"), ("W2", "critic"), ("W2", "iteration"), ("W3", "step"), ("W4", "critic"))
