@@ -1,0 +1,320 @@
+"""Pictures of a run: real points green, generated ones purple, level sets in PRGn, told apart by colour-blind eyes too.
+
+Figures are ``matplotlib.figure.Figure`` objects made without pyplot: no window, no global state. Matplotlib is imported
+when the first picture is made. Real points are drawn with a fixed generator, so that pictures of a run can be compared.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import backend
+from .data import DataSet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+REAL, GENERATED, THIRD, FAINT = "#1b7837", "#762a83", "#b35806", "#666666"
+POINTS = 1000  # of each kind in a picture
+
+
+def panel(
+    data: DataSet,
+    samples: Any,
+    history: Mapping[str, np.ndarray],
+    gradient_norms: Any | None,
+    critic: Callable[[np.ndarray], Any] | None = None,
+    title: str = "",
+    yardstick: Mapping[str, Any] | None = None,
+) -> Figure:
+    """One picture of a run: points over the critic's level sets, losses, gradient norms, scores over time.
+
+    samples: (n, d) generated points in data units. history: the columns of ``log.csv``, equally long, NaN where there is
+    no value. gradient_norms: (n,) norms of the critic's gradient at the interpolates. critic: (n, d) float32 in the
+    networks' units -> (n,) scores. yardstick: the scores of real data against real data, (low, high) for
+    ``high_quality`` and ``sliced_wasserstein``.
+    """
+    figure = _figure((14, 10.4), title)
+    parts: Any = figure.subfigures(2, 2)
+    _points(parts[0, 0].add_subplot(), data, samples, critic)
+    _losses(parts[0, 1], history)
+    _gradient_norms(parts[1, 0].add_subplot(), gradient_norms, bool(np.isfinite(_column(history, "penalty")).any()))
+    _scores(parts[1, 1], data, history, yardstick or {})
+    return figure
+
+
+def scatter(data: DataSet, samples: Any, title: str = "") -> Figure:
+    """Generated points (n, d), in data units, over real ones: histograms for d = 1, principal components for d > 2."""
+    figure = _figure((9, 6.8), title)
+    _points(figure.add_subplot(), data, samples, None)
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG, whole or not at all: a file already at ``path`` stays until the new one is complete."""
+    from PIL import Image
+    path, drawn = Path(path), io.BytesIO()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    figure.savefig(drawn, format="png")
+    picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    try:
+        picture.save(temporary, format="png")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------ the parts
+
+
+def _points(axes: Axes, data: DataSet, samples: Any, critic: Callable[[np.ndarray], Any] | None) -> None:
+    samples = np.asarray(backend.to_numpy(samples), np.float64)
+    finite = np.isfinite(samples).all(axis=1)
+    generated = samples[finite][:POINTS]
+    real = data.to_data_units(data.draw(np.random.default_rng(0), POINTS))
+    labels = ["x1  [data units]", "x2  [data units]"]
+    if data.dim > 2:
+        real, generated, labels = _principal_components(data, real, generated)
+    limits = [_limits(real[:, k], generated[:, k]) for k in range(real.shape[1])]
+    outside = sum((generated[:, k] < low) | (generated[:, k] > high) for k, (low, high) in enumerate(limits)) > 0
+    notes = [f"{len(generated)} points"] + [f"{count} {what}" for count, what in (
+        (np.sum(outside), "outside"), (np.sum(~finite), "not finite")) if count]
+    names = [f"real ({len(real)} points)", f"generated ({', '.join(notes)})"]
+    axes.set(xlabel=labels[0])
+    if data.dim == 1:
+        _densities(axes, data, real[:, 0], generated[:, 0], limits[0], names, critic)
+        _heading(axes, "Real and generated points", "Good: the two outlines cover each other.")
+        return
+    low, high = limits[1]
+    limits[1] = (low, high + 0.12 * (high - low))  # room for the legend
+    if data.dim > 2 or (data.scale == data.scale[0]).all():  # both axes in the same unit
+        _widen(limits)
+        axes.set_aspect("equal", anchor="N")
+    drawn = critic is not None and data.dim == 2 and _level_sets(axes, data, limits, critic)
+    both = np.concatenate([real, generated[~outside]])
+    colors = np.repeat([REAL, GENERATED], [len(real), len(both) - len(real)])
+    mixed = np.random.default_rng(0).permutation(len(both))  # neither kind hides the other
+    axes.scatter(both[mixed, 0], both[mixed, 1], s=9, c=colors[mixed], alpha=0.75, linewidths=0)
+    for color, name in zip((REAL, GENERATED), names):
+        axes.scatter([], [], s=40, c=color, label=name)
+    axes.set(xlim=limits[0], ylim=limits[1], ylabel=labels[1])
+    axes.legend(loc="upper center", framealpha=0.9, fontsize=9, ncols=2)
+    _heading(axes, "Real and generated points" + " over the critic's level sets" * drawn,
+             "Good: purple covers all of the green, evenly, and nothing lies beside it.")
+
+
+def _densities(axes: Axes, data: DataSet, real: np.ndarray, generated: np.ndarray, limits: tuple[float, float],
+               names: list[str], critic: Callable[[np.ndarray], Any] | None) -> None:
+    edges = np.linspace(*limits, 61)
+    for values, color, name in ((real, REAL, names[0]), (generated, GENERATED, names[1])):
+        density = np.histogram(values, edges)[0] / (max(1, len(values)) * (edges[1] - edges[0]))
+        axes.stairs(density, edges, color=color, alpha=0.25, fill=True)
+        axes.stairs(density, edges, color=color, linewidth=1.8, label=name)
+    axes.set(xlim=limits, ylabel="density  [1 / data unit]")
+    axes.margins(y=0.2)
+    if critic is not None:
+        line = np.linspace(*limits, 400)[:, None]
+        right = axes.twinx()
+        right.plot(line[:, 0], _scored(critic, data, line), color=THIRD, linestyle="--", linewidth=1.2)
+        right.set_ylabel("critic's score  (dashed; higher: looks more real to it)", color=THIRD)
+    axes.legend(loc="upper right", framealpha=0.9, fontsize=9)
+
+
+def _scored(critic: Callable[[np.ndarray], Any], data: DataSet, places: np.ndarray) -> np.ndarray:
+    """The critic's scores at places (n, d) in data units, (n,) float64, NaN where they are not finite."""
+    scores = np.asarray(backend.to_numpy(critic(data.to_network_units(places))), np.float64).reshape(-1)
+    return np.where(np.isfinite(scores), scores, np.nan)
+
+
+def _level_sets(axes: Axes, data: DataSet, limits: list[tuple[float, float]],
+                critic: Callable[[np.ndarray], Any]) -> bool:
+    """Fill the plane by the critic's score; False if it is not finite, or the same everywhere."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
+    x, y = (np.linspace(*limit, 128) for limit in limits)
+    places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    scores = _scored(critic, data, places).reshape(128, 128)
+    if np.isnan(scores).any() or np.ptp(scores) == 0:
+        return False
+    pale = LinearSegmentedColormap.from_list("pale PRGn", colormaps["PRGn"](np.linspace(0.22, 0.78, 64)))
+    filled = axes.contourf(x, y, scores, levels=14, cmap=pale, zorder=0)
+    axes.contour(x, y, scores, levels=filled.levels, colors="white", linewidths=0.5, zorder=0)
+    bar = axes.figure.colorbar(filled, cax=axes.inset_axes((1.02, 0, 0.035, 1)))
+    bar.set_label("critic's score  (greener: looks more real to it)")
+    return True
+
+
+def _principal_components(data: DataSet, real: np.ndarray,
+                          generated: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Both sets along the two directions of largest variance of the real points, every column in its own scale."""
+    real, generated = (real - data.mean) / data.scale, (generated - data.mean) / data.scale
+    center = real.mean(axis=0)
+    _, lengths, directions = np.linalg.svd(real - center, full_matrices=False)
+    directions = directions[:2] * np.sign(directions[:2].sum(axis=1, keepdims=True) + 1e-30)  # a sign of its own choice
+    share = np.square(lengths) / max(float(np.square(lengths).sum()), 1e-30)
+    labels = [f"principal component {k + 1}  [sd; {share[k]:.0%} of variance]" for k in (0, 1)]
+    return (real - center) @ directions.T, (generated - center) @ directions.T, labels
+
+
+def _losses(part: SubFigure, history: Mapping[str, np.ndarray]) -> None:
+    wasserstein = bool(np.isfinite(_column(history, "w_estimate")).any())
+    axes, *others = part.subplots(1 + wasserstein, 1, sharex=True, squeeze=False)[:, 0]
+    _curves(axes, history, "loss", [("critic_loss", REAL, "critic"), ("generator_loss", GENERATED, "generator")])
+    if wasserstein:
+        others[0].axhline(0, color=FAINT, linewidth=1, linestyle=":")
+        _curves(others[0], history, "W estimate  [score]", [("w_estimate", THIRD, "W estimate")])
+        _heading(axes, "Losses and Wasserstein estimate",
+                 "Good: the W estimate (real minus generated score) falls to 0; losses need not.")
+    else:
+        _heading(axes, "Losses", "Good: neither wins for long. Critic's loss near 0: it beats the generator.")
+
+
+def _gradient_norms(axes: Axes, norms: Any | None, penalized: bool) -> None:
+    values = np.asarray(backend.to_numpy(norms if norms is not None else []), np.float64).reshape(-1)
+    values = values[np.isfinite(values)]
+    caption = ("Good: bars gather around the dashed line, the slope that the penalty asks for." if penalized
+               else "This method has no penalty: nothing pulls the slope to 1 (the dashed line).")
+    _heading(axes, "Slope of the critic between real and generated points", caption)
+    if not len(values):
+        axes.set_axis_off()
+        _sentence(axes, "no gradient norms were measured")
+        return
+    if np.median(values) > 0.04 and values.max() < 25:
+        edges = np.linspace(0, max(1.5, values.max()), 51)
+    else:  # only a logarithmic axis shows both the norms and 1
+        edges = np.geomspace(max(min(values.min(), 1) / 2, 1e-9), 2 * max(values.max(), 1), 51)
+        axes.set_xscale("log")
+    count = np.histogram(np.maximum(values, edges[0]), edges)[0]
+    axes.stairs(count, edges, color=GENERATED, alpha=0.65, fill=True,
+                label=f"{len(values)} interpolates: mean {values.mean():.3g}, sd {values.std():.3g}")
+    axes.axvline(1, color="black", linestyle="--", linewidth=1.4, label="1, the target" if penalized else "1")
+    axes.set(xlabel="norm of the critic's gradient at the interpolates  [score / networks' unit]",
+             ylabel="number of interpolates", xlim=(edges[0], edges[-1]))
+    axes.margins(y=0.2)
+    axes.legend(loc="upper right", framealpha=0.9, fontsize=9)
+    axes.grid(alpha=0.25)
+
+
+def _scores(part: SubFigure, data: DataSet, history: Mapping[str, np.ndarray], yardstick: Mapping[str, Any]) -> None:
+    if data.centers is None:
+        axes = part.add_subplot()
+        _band(axes, yardstick.get("sliced_wasserstein"))
+        _curves(axes, history, "sliced Wasserstein distance  [networks' units]",
+                [("sliced_wasserstein", GENERATED, "generated against real")])
+        high = axes.get_ylim()[1]
+        if 0 < np.nanmin(_column(history, "sliced_wasserstein"), initial=np.inf) < high / 30:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, high)
+        _heading(axes, "Distance to the real distribution",
+                 "Good: down into the green band, the distance of real points to real points.")
+        return
+    upper, lower = part.subplots(2, 1, sharex=True)
+    upper.axhline(len(data.centers), color=REAL, linewidth=1.4, linestyle=":", label=f"all {len(data.centers)} modes")
+    _curves(upper, history, "modes captured", [("modes", GENERATED, "generated")])
+    upper.set_ylim(-0.05 * len(data.centers), 1.12 * len(data.centers))
+    upper.locator_params(axis="y", integer=True)
+    _band(lower, yardstick.get("high_quality"), percent=True)
+    _curves(lower, history, "high quality  [% of samples]", [("high_quality", GENERATED, "generated")], percent=True)
+    lower.set_ylim(-5, 106)
+    _heading(upper, "Modes captured and high-quality samples",
+             "Good: every mode, and up into the green band, the score of real points.")
+
+
+# -------------------------------------------------------------------------------------------------- helpers
+
+
+def _figure(size: tuple[float, float], title: str) -> Figure:
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)  # type: ignore[union-attr,call-arg]
+    if title:
+        figure.suptitle(title, fontsize=14, weight="bold", parse_math=False)
+    return figure
+
+
+def _column(history: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """A column of the history in float64; all NaN if it is not there. Beyond 1e30 nothing can be told from a picture."""
+    if name not in history:
+        return np.full(len(next(iter(history.values()), ())), np.nan)
+    values = np.asarray(backend.to_numpy(history[name]), np.float64)
+    return np.where(np.isfinite(values), np.clip(values, -1e30, 1e30), np.nan)
+
+
+def _curves(axes: Axes, history: Mapping[str, np.ndarray], ylabel: str, columns: list[tuple[str, str, str]],
+            percent: bool = False) -> None:
+    """Columns (name, color, label) over the steps, in a frame that a few spikes do not blow up.
+
+    A long curve is drawn pale and thinned out, with the means of 100 blocks of it bold.
+    """
+    steps, drawn, xlabel = _column(history, "step"), [], "step  [generator updates]"
+    for name, color, label in columns:
+        values = _column(history, name) * (100 if percent else 1)
+        finite = np.isfinite(steps) & np.isfinite(values)
+        step, values = steps[finite], values[finite]
+        if len(values) >= 400:
+            thin = np.linspace(0, len(values) - 1, 1000).astype(int)
+            axes.plot(step[thin], values[thin], color=color, linewidth=0.6, alpha=0.35)
+            blocks = np.linspace(0, len(values), 101).astype(int)[:-1]
+            xlabel = "step  [generator updates; bold: means over 1 % of the run]"
+            size = np.diff(blocks, append=len(values))
+            step, values = np.add.reduceat(step, blocks) / size, np.add.reduceat(values, blocks) / size
+        if len(values):
+            axes.plot(step, values, color=color, linewidth=1.8, label=label, marker="o" if len(values) <= 60 else "",
+                      markersize=4)
+            drawn.append(values)
+    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.02 * np.nanmax(steps, initial=1)))
+    axes.label_outer()
+    axes.grid(alpha=0.25)
+    if not drawn:
+        _sentence(axes, "nothing measured yet")
+        return
+    axes.set_ylim(*_limits(np.concatenate([_most(values) for values in drawn]), np.concatenate(drawn)))
+    axes.legend(loc="best", framealpha=0.9, fontsize=9, ncols=2)
+
+
+def _band(axes: Axes, band: Any, percent: bool = False) -> None:
+    if band is not None:
+        low, high = (float(edge) * (100 if percent else 1) for edge in band)
+        axes.axhspan(low, high, color=REAL, alpha=0.25, linewidth=0, label="real against real")
+
+
+def _most(values: np.ndarray) -> np.ndarray:
+    """The quantiles 0.01 and 0.99 (two of the values)."""
+    return np.quantile(values, [0.01, 0.99], method="closest_observation")
+
+
+def _limits(main: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """A frame that holds the main values and the most of the others, at most three times as wide as the main ones."""
+    low, high = float(main.min()), float(main.max())
+    width = (high - low) or 1.0
+    if len(others):
+        first, last = _most(others)
+        low, high = max(min(low, first), low - width), min(max(high, last), high + width)
+    margin = 0.08 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _widen(limits: list[tuple[float, float]]) -> None:
+    """Make two limits, in place, those of a frame 1.5 times as wide as high."""
+    middles, halves = [sum(limit) / 2 for limit in limits], [(high - low) / 2 for low, high in limits]
+    half = max(halves[1], halves[0] / 1.5)
+    limits[:] = [(middles[0] - 1.5 * half, middles[0] + 1.5 * half), (middles[1] - half, middles[1] + half)]
+
+
+def _heading(axes: Axes, title: str, caption: str) -> None:
+    """A bold title and, under it, one line that says what to look for."""
+    axes.set_title(title, loc="left", fontsize=12, weight="bold", pad=24)
+    axes.annotate(caption, (0, 1), (0, 7), "axes fraction", "offset points", fontsize=9.5, color="#333333"
+                  ).set_in_layout(False)
+
+
+def _sentence(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=FAINT, fontsize=11)
