@@ -57,9 +57,10 @@ def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except OSError as fault:
+        raise OSError(fault.errno, fault.strerror, str(path)) from fault
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     if hasattr(os, "O_DIRECTORY"):  # the rename itself, where folders can be synchronized
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

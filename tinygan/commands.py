@@ -103,7 +103,12 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
     about = {"tinygan": __version__, "arguments": sys.argv[1:], "data": source, "config": asdict(trainer.config),
              "device": trainer.device, "python": platform.python_version(), "numpy": np.__version__,
              "machine": platform.platform(), "speed": speed, "environment": settings(), "started": now()}
-    gan.save(folder / "checkpoint.npz")  # also finds out now whether we can write here
+    try:
+        gan.save(folder / "checkpoint.npz")  # finds out now whether we can write here
+    except OSError:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     print(header(gan, folder, speed), flush=True)
     caught: list[int] = []
 
@@ -117,7 +122,8 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
     progress = Progress(trainer)
     reason, saved = "done", time.perf_counter()
     try:
-        with open(folder / "log.csv", "w", newline="") as file:
+        # Overflow shows up as a loss that is not finite, which is reported once and by name.
+        with open(folder / "log.csv", "w", newline="") as file, np.errstate(all="ignore"):
             log = csv.writer(file)
             log.writerow(training.COLUMNS)
             log.writerows([cell(v) for v in row] for row in trainer.history)
@@ -139,7 +145,7 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
         reason = str(fault)
         kept, _ = checkpoint.load(folder / "checkpoint.npz")
         raise CommandError(DIVERGED, f"{fault}; the checkpoint of step {kept['values']['step']} is kept in {folder}; "
-                                     f"try --lr {(trainer.config.lr or 0) / 5:g}") from None
+                                     f"try --lr {min((trainer.config.lr or 0) / 5, trainer.method.lr):g}") from None
     except Exception as fault:
         reason = f"{type(fault).__name__}: {fault}"
         raise

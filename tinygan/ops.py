@@ -22,223 +22,160 @@ _smallest: Any = np.minimum.reduce
 _add_up: Any = np.add.reduce  # np.sum without its wrapper
 Axis = Any  # an int, a tuple of ints, or None for all axes
 
-
 def indicator(condition: Array, like: Any) -> Array:
     """1 where the condition holds, else 0, in the dtype of ``like``: a constant."""
     return condition.astype(like.dtype)
 
-
 # ------------------------------------------------------------------------------------------- arithmetic
-
 
 @primitive(broadcasts=True)
 def add(a: Any, b: Any, /) -> Any:
     """a + b, elementwise; shapes broadcast."""
     return np.add(a, b)
-
-
 add.vjp(lambda g, y, a, b: g,
         lambda g, y, a, b: g)
-
 
 @primitive(broadcasts=True)
 def subtract(a: Any, b: Any, /) -> Any:
     """a - b, elementwise; shapes broadcast."""
     return np.subtract(a, b)
-
-
 subtract.vjp(lambda g, y, a, b: g,
              lambda g, y, a, b: -g)
-
 
 @primitive(broadcasts=True)
 def multiply(a: Any, b: Any, /) -> Any:
     """a * b, elementwise; shapes broadcast."""
     return np.multiply(a, b)
-
-
 multiply.vjp(lambda g, y, a, b: g * b,
              lambda g, y, a, b: g * a)
-
 
 @primitive(broadcasts=True)
 def divide(a: Any, b: Any, /) -> Any:
     """a / b, elementwise; shapes broadcast."""
     return np.divide(a, b)
-
-
 divide.vjp(lambda g, y, a, b: g / b,
            lambda g, y, a, b: -(g * y) / b)
-
 
 @primitive()
 def negative(x: Any, /) -> Any:
     """-x."""
     return np.negative(x)
-
-
 negative.vjp(lambda g, y, x: -g)
-
 
 @primitive()
 def exp(x: Any, /) -> Any:
     """e^x."""
     return np.exp(x)
-
-
 exp.vjp(lambda g, y, x: g * y)
-
 
 @primitive()
 def log(x: Any, /) -> Any:
     """Natural logarithm."""
     return np.log(x)
-
-
 log.vjp(lambda g, y, x: g / x)
-
 
 @primitive(broadcasts=True)
 def power(a: Any, b: Any, /) -> Any:
     """a ** b, elementwise; shapes broadcast. The derivative with respect to b needs a >= 0 (it is 0 at a = 0)."""
     return a ** b
 
-
 def _power_base(g: Any, y: Any, a: Any, b: Any) -> Any:
     # b a^(b-1). Where a constant exponent is 0 the slope is 0 even at a = 0, where a^(-1) is not finite.
     lower = b - 1 if isinstance(b, Tensor) else b - (b != 0)
     return g * b * power(a, lower)
-
-
 power.vjp(_power_base,
           lambda g, y, a, b: g * y * log(a + indicator(np.equal(value_of(a), 0), y)))
-
 
 @primitive()
 def sqrt(x: Any, /) -> Any:
     """Square root; the slope at 0 is infinite (for the length of a vector use ``norm``)."""
     return np.sqrt(x)
-
-
 sqrt.vjp(lambda g, y, x: g / (y + y))
-
 
 @primitive()
 def abs(x: Any, /) -> Any:
     """|x|; slope 0 at 0."""
     return np.abs(x)
-
-
 abs.vjp(lambda g, y, x: g * np.sign(value_of(x)))
 
-
 # ------------------------------------------------------------------------------------------ activations
-
 
 @primitive()
 def tanh(x: Any, /) -> Any:
     """Hyperbolic tangent."""
     return np.tanh(x)
-
-
 tanh.vjp(lambda g, y, x: g * (1 - y * y))
-
 
 @primitive()
 def sigmoid(x: Any, /) -> Any:
     """1 / (1 + e^-x), without overflow and to full relative precision for all x."""
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
-
-
 sigmoid.vjp(lambda g, y, x: g * (y * sigmoid(-x)))  # 1 - y = sigmoid(-x), without its cancellation
-
 
 @primitive()
 def softplus(x: Any, /) -> Any:
     """log(1 + e^x), without overflow: the cross-entropy of a logit. log sigmoid(x) = -softplus(-x)."""
     return np.logaddexp(x, 0)
-
-
 softplus.vjp(lambda g, y, x: g * sigmoid(x))
-
 
 @primitive()
 def relu(x: Any, /) -> Any:
     """max(x, 0); slope 0 at 0."""
     return np.maximum(x, np.zeros_like(x, shape=x.shape[-1:]))  # a row, since a scalar operand has no fast loop
-
-
 relu.vjp(lambda g, y, x: g * (y > 0))
-
 
 @primitive()
 def leaky_relu(x: Any, /, slope: float = 0.2) -> Any:
     """x where x > 0, else slope * x; the slope at 0 is ``slope``."""
     return (np.maximum if slope <= 1 else np.minimum)(x, slope * x)
-
-
 leaky_relu.vjp(lambda g, y, x, slope=0.2: g * (indicator(value_of(x) > 0, x) * (1 - slope) + slope))
-
 
 @primitive(broadcasts=True)
 def maximum(a: Any, b: Any, /) -> Any:
     """The larger of a and b, elementwise; shapes broadcast. A tie gives each one half of the cotangent."""
     return np.maximum(a, b)
 
-
 @primitive(broadcasts=True)
 def minimum(a: Any, b: Any, /) -> Any:
     """The smaller of a and b, elementwise; shapes broadcast. A tie gives each one half of the cotangent."""
     return np.minimum(a, b)
 
-
 def _share(a: Any, b: Any, g: Any) -> Array:
     a, b = value_of(a), value_of(b)
     return (indicator(a > b, g) + indicator(a >= b, g)) * 0.5
-
-
 maximum.vjp(lambda g, y, a, b: g * _share(a, b, g),
             lambda g, y, a, b: g * _share(b, a, g))
 minimum.vjp(lambda g, y, a, b: g * _share(b, a, g),
             lambda g, y, a, b: g * _share(a, b, g))
 
-
 @primitive(broadcasts=True)
 def where(condition: Any, a: Any, b: Any, /) -> Any:
     """a where the condition holds, else b; shapes broadcast. The condition has no derivative."""
     return np.where(condition, a, b)
-
-
 where.vjp(None,
           lambda g, y, condition, a, b: where(value_of(condition), g, 0.0),
           lambda g, y, condition, a, b: where(value_of(condition), 0.0, g))
 
-
 # -------------------------------------------------------------------------------------------- products
 # a @ b, a @ b^T and a^T @ b are closed under differentiation: no rule transposes, whatever the order.
 
-
 def _transposed(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
-
 
 @primitive(broadcasts=True)
 def matmul(a: Any, b: Any, /) -> Any:
     """a @ b: (..., n, k), (..., k, m) -> (..., n, m); leading shapes broadcast; 1-D operands as in NumPy."""
     return np.matmul(a, b)
 
-
 @primitive(broadcasts=True)
 def matmul_nt(a: Any, b: Any, /) -> Any:
     """a @ b^T: (..., n, k), (..., m, k) -> (..., n, m); leading shapes broadcast."""
     return np.matmul(a, _transposed(b))
 
-
 @primitive(broadcasts=True)
 def matmul_tn(a: Any, b: Any, /) -> Any:
     """a^T @ b: (..., k, n), (..., k, m) -> (..., n, m); leading shapes broadcast."""
     return np.matmul(_transposed(a), b)
-
 
 def _as_matrices(g: Any, a: Any, b: Any) -> tuple[Any, Any, Any]:
     """A vector stands for a matrix of one row (left) or one column (right)."""
@@ -248,35 +185,28 @@ def _as_matrices(g: Any, a: Any, b: Any) -> tuple[Any, Any, Any]:
         b, g = reshape(b, (*b.shape, 1)), reshape(g, (*g.shape, 1))
     return g, a, b
 
-
 def _matmul_left(g: Any, y: Any, a: Any, b: Any) -> Any:
     g, _, b = (g, a, b) if a.ndim > 1 and b.ndim > 1 else _as_matrices(g, a, b)
     return matmul_nt(g, b)
-
 
 def _matmul_right(g: Any, y: Any, a: Any, b: Any) -> Any:
     vector = b.ndim == 1
     g, a, b = (g, a, b) if a.ndim > 1 and not vector else _as_matrices(g, a, b)
     share = matmul_tn(a, g)
     return reshape(share, share.shape[:-1]) if vector else share
-
-
 matmul.vjp(_matmul_left, _matmul_right)
 matmul_nt.vjp(lambda g, y, a, b: matmul(g, b),
               lambda g, y, a, b: matmul_tn(g, a))
 matmul_tn.vjp(lambda g, y, a, b: matmul_nt(b, g),
               lambda g, y, a, b: matmul(a, g))
 
-
 # ---------------------------------------------------------------------------------- shapes and indices
 # Each is linear and its rule is its adjoint: broadcast_to / sum_to, getitem / scatter, reshape / reshape, ...
-
 
 @primitive()
 def broadcast_to(x: Any, /, shape: Shape) -> Any:
     """Repeat x to a larger shape by NumPy's broadcasting rules."""
     return np.broadcast_to(x, shape)
-
 
 @primitive()
 def sum_to(x: Any, /, shape: Shape) -> Any:
@@ -286,48 +216,34 @@ def sum_to(x: Any, /, shape: Shape) -> Any:
     if x.ndim == 2 and axes == (0,) and x.dtype.kind == "f":  # a product with ones: twice as fast as a reduction
         return np.matmul(np.ones_like(x, shape=(len(x),)), x).reshape(shape)
     return _add_up(x, axis=axes).reshape(shape)
-
-
 broadcast_to.vjp(lambda g, y, x, shape: sum_to(g, x.shape))
 sum_to.vjp(lambda g, y, x, shape: broadcast_to(g, x.shape))
-
 
 @primitive()
 def reshape(x: Any, /, shape: int | Shape) -> Any:
     """The same elements in another shape; one length may be -1."""
     return x.reshape(shape)
-
-
 reshape.vjp(lambda g, y, x, shape: reshape(g, x.shape))
-
 
 @primitive()
 def transpose(x: Any, /, axes: Shape | None = None) -> Any:
     """Permute the axes; reverse them by default."""
     return x.transpose(axes)
 
-
 def _inverse(axes: Shape | None) -> Shape | None:
     return axes and tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
-
-
 transpose.vjp(lambda g, y, x, axes=None: transpose(g, _inverse(axes)))
-
 
 @primitive()
 def swapaxes(x: Any, /, a: int, b: int) -> Any:
     """Exchange two axes."""
     return x.swapaxes(a, b)
-
-
 swapaxes.vjp(lambda g, y, x, a, b: swapaxes(g, a, b))
-
 
 @primitive()
 def getitem(x: Any, /, index: Any) -> Any:
     """x[index]: integers, slices, Ellipsis, None, integer arrays (repeats allowed) and Boolean masks."""
     return x[index]
-
 
 @primitive()
 def scatter(x: Any, /, index: Any, shape: Shape) -> Any:
@@ -335,45 +251,33 @@ def scatter(x: Any, /, index: Any, shape: Shape) -> Any:
     y = np.zeros_like(x, shape=shape)
     np.add.at(y, index, x)
     return y
-
-
 getitem.vjp(lambda g, y, x, index: scatter(g, index, x.shape))
 scatter.vjp(lambda g, y, x, index, shape: getitem(g, index))
-
 
 @primitive(kind=Variadic)
 def concatenate(*arrays: Any, axis: int = 0) -> Any:
     """concatenate([a, b, ...], axis=0): join arrays along an axis."""
     return np.concatenate(arrays, axis=axis)
 
-
 def _piece(slot: int, g: Any, y: Any, *arrays: Any, axis: int = 0) -> Any:
     start = builtins.sum(a.shape[axis] for a in arrays[:slot])
     index = [slice(None)] * g.ndim
     index[axis] = slice(start, start + arrays[slot].shape[axis])
     return getitem(g, tuple(index))
-
-
 concatenate.vjp(_piece)
-
 
 @primitive()
 def astype(x: Any, /, dtype: Any) -> Any:
     """The same values in another floating dtype."""
     return x.astype(dtype)
-
-
 astype.vjp(lambda g, y, x, dtype: astype(g, x.dtype))
 
-
 # ------------------------------------------------------------------------------------------ reductions
-
 
 def axes_of(axis: Axis, ndim: int) -> Shape:
     """An ``axis`` argument as a tuple of axes counted from the front."""
     chosen = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
     return tuple(a % ndim for a in chosen)
-
 
 def _keep(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     """Give a reduction of x its reduced axes back, with length 1."""
@@ -382,36 +286,27 @@ def _keep(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     axes = axes_of(axis, x.ndim)
     return reshape(y, tuple(1 if a in axes else n for a, n in enumerate(x.shape)))
 
-
 @primitive()
 def sum(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum over the axes (all by default)."""
     return _add_up(x, axis=axis, keepdims=keepdims)
-
-
 sum.vjp(lambda g, y, x, axis=None, keepdims=False: broadcast_to(_keep(g, x, axis, keepdims), x.shape))
-
 
 @primitive()
 def max(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """The largest element over the axes; ties share the cotangent equally. ValueError for an empty axis."""
     return _largest(x, axis=axis, keepdims=keepdims)
 
-
 @primitive()
 def min(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """The smallest element over the axes; ties share the cotangent equally. ValueError for an empty axis."""
     return _smallest(x, axis=axis, keepdims=keepdims)
 
-
 def _extreme(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     hits = indicator(value_of(x) == _keep(value_of(y), x, axis, keepdims), x)
     return _keep(g, x, axis, keepdims) * (hits / _add_up(hits, axis=axis, keepdims=True))
-
-
 max.vjp(_extreme)
 min.vjp(_extreme)
-
 
 @primitive()
 def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -420,11 +315,8 @@ def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     top = np.where(np.isfinite(top), top, 0)
     y = np.log(_add_up(np.exp(x - top), axis=axis, keepdims=True)) + top
     return y if keepdims else np.squeeze(y, axis=axis)
-
-
 logsumexp.vjp(lambda g, y, x, axis=None, keepdims=False:
               _keep(g, x, axis, keepdims) * exp(x - _keep(y, x, axis, keepdims)))
-
 
 @primitive()
 def norm(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -434,18 +326,13 @@ def norm(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """
     return np.sqrt(_add_up(x * x, axis=axis, keepdims=keepdims))
 
-
 def _norm_rule(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     y = _keep(y, x, axis, keepdims)
     zero = value_of(y) == 0
     return _keep(g, x, axis, keepdims) * (x / (y + indicator(zero, x)) * indicator(~zero, x))
-
-
 norm.vjp(_norm_rule)
 
-
 # ------------------------------------------------------------------------- operators and methods of Tensor
-
 
 def _bind() -> None:
     for name, binary in {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power,
@@ -458,6 +345,5 @@ def _bind() -> None:
     Tensor.reshape = lambda x, *shape: reshape(x, shape[0] if len(shape) == 1 else shape)
     Tensor.transpose = lambda x, *axes: transpose(x, axes[0] if len(axes) == 1 else axes or None)
     Tensor.T = property(transpose)
-
 
 _bind()
