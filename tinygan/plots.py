@@ -252,31 +252,30 @@ def _curves(axes: Axes, history: Mapping[str, np.ndarray], ylabel: str, columns:
             percent: bool = False) -> None:
     """Columns (name, color, label) over the steps, in a frame that a few spikes do not blow up.
 
-    A long curve is drawn pale and thinned out, with the means of 100 blocks of it bold.
+    A long curve is drawn pale and thinned out, with the medians of 100 parts of it bold.
     """
     steps, drawn, xlabel = _column(history, "step"), [], "step  [generator updates]"
     for name, color, label in columns:
         values = _column(history, name) * (100 if percent else 1)
         finite = np.isfinite(steps) & np.isfinite(values)
         step, values = steps[finite], values[finite]
+        if not len(values):
+            continue
+        drawn.append(_most(values))
         if len(values) >= 400:
+            xlabel = "step  [generator updates; bold: medians over 1 % of the run]"
             thin = np.linspace(0, len(values) - 1, 1000).astype(int)
             axes.plot(step[thin], values[thin], color=color, linewidth=0.6, alpha=0.35)
-            blocks = np.linspace(0, len(values), 101).astype(int)[:-1]
-            xlabel = "step  [generator updates; bold: means over 1 % of the run]"
-            size = np.diff(blocks, append=len(values))
-            step, values = np.add.reduceat(step, blocks) / size, np.add.reduceat(values, blocks) / size
-        if len(values):
-            axes.plot(step, values, color=color, linewidth=1.8, label=label, marker="o" if len(values) <= 60 else "",
-                      markersize=4)
-            drawn.append(values)
+            step, values = (np.array([np.median(part) for part in np.array_split(x, 100)]) for x in (step, values))
+        axes.plot(step, values, color=color, linewidth=1.8, label=label, marker="o" if len(values) <= 60 else "",
+                  markersize=4)
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.02 * np.nanmax(steps, initial=1)))
     axes.label_outer()
     axes.grid(alpha=0.25)
     if not drawn:
         _sentence(axes, "nothing measured yet")
         return
-    axes.set_ylim(*_limits(np.concatenate([_most(values) for values in drawn]), np.concatenate(drawn)))
+    axes.set_ylim(*_limits(np.concatenate(drawn)))
     axes.legend(loc="best", framealpha=0.9, fontsize=9, ncols=2)
 
 
@@ -291,7 +290,7 @@ def _most(values: np.ndarray) -> np.ndarray:
     return np.quantile(values, [0.01, 0.99], method="closest_observation")
 
 
-def _limits(main: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+def _limits(main: np.ndarray, others: np.ndarray = np.empty(0)) -> tuple[float, float]:
     """A frame that holds the main values and the most of the others, at most three times as wide as the main ones."""
     low, high = float(main.min()), float(main.max())
     width = (high - low) or 1.0

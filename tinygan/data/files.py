@@ -33,11 +33,12 @@ def points(array: Any, name: str = "points") -> DataSet:
     with np.errstate(over="ignore", invalid="ignore"):
         constant = values.max(axis=0) == values.min(axis=0)
         mean = np.where(constant, values[0], values.mean(axis=0))
-        spread = values.std(axis=0)
+        farthest = np.where(constant, 1.0, np.abs(values - mean).max(axis=0))  # squares of x / farthest stay in range
+        spread = farthest * np.sqrt(np.mean(np.square((values - mean) / farthest), axis=0))
     if not np.isfinite(spread).all():
         raise DataError(f"{name}: column {np.argmin(np.isfinite(spread))} (counted from 0) holds numbers too large "
                         f"to standardize (up to {np.abs(values).max():.3g}); rescale them")
-    scale = np.where(constant | (spread == 0), 1.0, spread)  # the spread of values below 1e-162 is 0 without being so
+    scale = np.where(spread == 0, 1.0, spread)
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         return standardized[rng.integers(len(standardized), size=n)]
