@@ -81,7 +81,7 @@ def power(a: Any, b: Any, /) -> Any:
 
 def _power_base(g: Any, y: Any, a: Any, b: Any) -> Any:
     # b a^(b-1). Where a constant exponent is 0 the slope is 0 even at a = 0, where a^(-1) is not finite.
-    lower = b - 1 if isinstance(b, Tensor) else b - (b != 0)
+    lower = b - 1 if isinstance(b, Tensor) else b * 1 - (b != 0)  # times 1: Booleans do not subtract
     return g * b * power(a, lower)
 power.vjp(_power_base,
           lambda g, y, a, b: g * y * log(a + indicator(np.equal(value_of(a), 0), y)))

@@ -285,9 +285,12 @@ def path_between(output: Tensor, inputs: list[Tensor]) -> tuple[list[Tensor], se
     """
     seen, stack = {output}, [output]
     nodes: list[Tensor] = []
+    leaves: dict[int, int] = {}  # memory -> serial number
     while stack:
         node = stack.pop()
-        if node._primitive is not None:
+        if node._primitive is None:
+            leaves[id(node._data)] = node._serial
+        else:
             nodes.append(node)
             for x in node._inputs:
                 if type(x) is Tensor and x not in seen:
@@ -301,9 +304,9 @@ def path_between(output: Tensor, inputs: list[Tensor]) -> tuple[list[Tensor], se
                 needed.add(node)
                 path.append(node)
                 break
-    for node in path:
-        for x in node._inputs:
-            if type(x) is Tensor and x._serial > node._serial:
+    for node in path if path and max(leaves.values(), default=0) > path[0]._serial else ():
+        for x in node._inputs:  # a view (reshape, transpose, ...) shares its leaf's memory and its fate
+            if type(x) is Tensor and max(x._serial, leaves.get(id(x._data.base), 0)) > node._serial:
                 raise RuntimeError(f"grad: the graph is stale: an argument of {node._primitive.name}, of shape {x.shape}, "
                                    "was assigned after it was recorded; compute the output again")
     return path, needed
