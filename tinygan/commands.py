@@ -42,7 +42,7 @@ def train(options: argparse.Namespace) -> int:
     speed = backend.tune_process(gan.width)
     if options.seconds is not None:
         gan.set_params(steps=steps_for(options.seconds, gan.trainer_))
-        gan.prepare(gan.data_)
+        gan.prepare(source)
     folder = new_folder(options.out, f"{gan.data_.name}-{gan.method}-{gan.seed}")
     return run(gan, folder, source, speed)
 
@@ -74,8 +74,10 @@ def steps_for(seconds: float, trainer: training.Trainer) -> int:
     per_step = (time.perf_counter() - begun) / (trainer.step - before)
     begun = time.perf_counter()
     trainer.evaluate()
-    extras = (training.EVALUATIONS + 1) * (time.perf_counter() - begun) + 2.0  # scores; start, files and pictures
-    return max(1, int((seconds - (time.perf_counter() - started) - extras) / per_step))
+    per_evaluation = time.perf_counter() - begun
+    left = seconds - (time.perf_counter() - started) - 2.0  # for the start, the files and the pictures
+    steps = (left - training.EVALUATIONS * per_evaluation) / per_step
+    return max(1, int(steps if steps > training.EVALUATIONS else left / (per_step + per_evaluation)))
 
 
 def new_folder(out: str | None, name: str) -> Path:
@@ -139,7 +141,8 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
         gan.save(folder / "checkpoint.npz")
         if caught:
             reason = signal.Signals(caught[0]).name
-        write_pictures(gan, folder)
+        ideal = training.yardstick(gan.data_)
+        write_pictures(gan, folder, ideal)
     except training.Diverged as fault:
         progress.end()
         reason = str(fault)
@@ -159,9 +162,9 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
         except OSError:
             if reason == "done":
                 raise
-    print(results(gan, folder))
+    print(results(gan, folder, ideal))
     if caught:
-        print(f"stopped at step {trainer.step} of {trainer.config.steps}; to go on: tinygan train --resume {folder}")
+        print(f"stopped by {reason}; to go on: tinygan train --resume {folder}")
         return 128 + caught[0]
     return 0
 
@@ -257,8 +260,8 @@ class Progress:
             self.rewrite, self.shown = False, math.inf
 
 
-def write_pictures(gan: GAN, folder: Path) -> None:
-    """panel.png and samples.npz."""
+def write_pictures(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]) -> None:
+    """panel.png and samples.npz; ``ideal`` holds the scores of real data."""
     from . import plots
 
     samples = gan.sample(2500)
@@ -269,16 +272,14 @@ def write_pictures(gan: GAN, folder: Path) -> None:
         return backend.to_numpy(t.critic(backend.to_device(points.astype(np.float32), t.device)).data).reshape(-1)
 
     title = f"{t.method.title}, {gan.data_.name}, seed {t.config.seed}, step {t.step:,}"
-    figure = plots.panel(gan.data_, samples, t.columns(), t.gradient_norms(2048), critic, title,
-                         training.yardstick(gan.data_))
+    figure = plots.panel(gan.data_, samples, t.columns(), t.gradient_norms(2048), critic, title, ideal)
     plots.save(figure, folder / "panel.png")
 
 
-def results(gan: GAN, folder: Path) -> str:
+def results(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]) -> str:
     """The last scores beside those of real data, and where the files are."""
     t, last = gan.trainer_, last_scores(gan.trainer_)
-    ideal = training.yardstick(gan.data_)
-    lines = [f"done: {t.step} steps in {t.seconds:.0f} s"]
+    lines = [f"{t.step} of {t.config.steps} steps done in {t.seconds:.0f} s"]
     if "modes" in last and gan.data_.centers is not None:
         lines += [f"  modes captured      {last['modes']:.0f} of {len(gan.data_.centers)}",
                   f"  high quality        {last['high_quality']:.1%}   (real data {ideal['high_quality'][0]:.1%})",

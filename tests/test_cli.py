@@ -1,0 +1,316 @@
+"""The command line end to end: files, streams, signals, exit codes. Most calls run in this process, for speed."""
+
+import csv
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import tinygan as tg
+from tinygan import backend, checkpoint, plots, training
+from tinygan.cli import main
+
+SMALL = ["--width", "8", "--depth", "1", "--batch", "16", "--n-critic", "1"]
+COMMAND = [sys.executable, "-m", "tinygan"]
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TINYGAN_DEVICE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Draw no panel: most tests look at other things, and it takes a second or two."""
+    monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def train(*arguments, code=0):
+    assert main(["train", *SMALL, *arguments]) == code
+
+
+def state(run):
+    """All that a run is, but its times."""
+    header, arrays = checkpoint.load(run / "checkpoint.npz")
+    header["values"].pop("seconds")
+    header.pop("sha256")
+    arrays["history"] = np.delete(arrays["history"], training.COLUMNS.index("seconds"), axis=1)
+    return header, {name: a.tobytes() for name, a in arrays.items()}
+
+
+# ---------------------------------------------------------------------------------------- the main job
+
+
+def test_train_leaves_the_files_of_a_run(empty_folder, capfd):
+    train("--steps", "30")
+    out, err = capfd.readouterr()
+    run = empty_folder / "runs/ring-wgan-gp-0"
+    assert files(run) == ["checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+    assert (run / "panel.png").read_bytes().startswith(b"\x89PNG")
+    with np.load(run / "samples.npz") as samples:
+        assert list(samples) == ["samples"] and samples["samples"].shape == (2500, 2)
+    rows = list(csv.DictReader(open(run / "log.csv")))
+    assert len(rows) == 30 and tuple(rows[0]) == training.COLUMNS
+    assert all(float(r["penalty"]) >= 0 and float(r["modes"]) <= 8 for r in rows)
+    assert json.loads((run / "run.json").read_text())["config"]["steps"] == 30
+    header = out.splitlines()[:4]
+    assert header[0].startswith("tinygan ") and "device cpu" in header[1] and "writing to runs/ring-wgan-gp-0" in header[3]
+    assert "high quality" in out and "it/s" in err and "it/s" not in out
+
+
+def test_another_run_never_overwrites_one(empty_folder, plain, capsys):
+    train("--steps", "2")
+    before = (empty_folder / "runs/ring-wgan-gp-0/checkpoint.npz").read_bytes()
+    train("--steps", "3")
+    assert sorted(os.listdir("runs")) == ["ring-wgan-gp-0", "ring-wgan-gp-0-2"]
+    train("--steps", "3", "--out", "runs/ring-wgan-gp-0", code=2)
+    assert (empty_folder / "runs/ring-wgan-gp-0/checkpoint.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_own_points_come_back_in_their_own_units(empty_folder, plain, d, capsys):
+    points = np.random.default_rng(0).standard_normal((300, d)) * 5 + np.arange(1, d + 1) * 100
+    np.savetxt("points.csv", points, delimiter=",")
+    train("points.csv", "--steps", "20", "--out", "run")
+    assert main(["sample", "run", "-n", "400", "-o", "new.csv"]) == 0
+    new = np.loadtxt("new.csv", delimiter=",").reshape(400, d)
+    assert (np.abs(new.mean(axis=0) - np.arange(1, d + 1) * 100) < 30).all()  # 20 steps of training, not 0
+    assert main(["evaluate", "run"]) == 0
+    assert "sliced Wasserstein" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", training.METHODS)
+def test_every_method_trains(empty_folder, plain, method, capsys):
+    train("--method", method, "--steps", "5", "--out", "run")
+    row = list(csv.DictReader(open("run/log.csv")))[-1]
+    assert bool(row["w_estimate"]) == method.startswith("wgan") and bool(row["penalty"]) == (method == "wgan-gp")
+
+
+def test_the_same_seed_gives_the_same_run(empty_folder, plain, capsys):
+    train("--steps", "10", "--seed", "4", "--out", "a")
+    train("--steps", "10", "--seed", "4", "--out", "b")
+    train("--steps", "10", "--seed", "5", "--out", "c")
+    assert state(empty_folder / "a") == state(empty_folder / "b") != state(empty_folder / "c")
+
+
+def test_seconds_fixes_a_number_of_steps_that_is_stored(empty_folder, plain, capsys):
+    train("--seconds", "4", "--out", "timed")
+    steps = json.loads((empty_folder / "timed/run.json").read_text())["config"]["steps"]
+    train("--steps", str(steps), "--out", "counted")
+    assert steps > 1 and state(empty_folder / "timed") == state(empty_folder / "counted")
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "csv", "png"])
+def test_sample_writes_each_format(empty_folder, plain, ending, capsys):
+    train("--steps", "2", "--out", "run")
+    assert main(["sample", "run", "-n", "7", "--seed", "3", "-o", f"new.{ending}"]) == 0
+    expected = tg.GAN.load("run/checkpoint.npz").sample(7, seed=3)
+    if ending == "png":
+        assert (empty_folder / "new.png").read_bytes().startswith(b"\x89PNG")
+    elif ending == "csv":
+        assert np.allclose(np.loadtxt("new.csv", delimiter=","), expected, rtol=1e-8)
+    else:
+        loaded = np.load(f"new.{ending}")
+        assert np.array_equal(loaded if ending == "npy" else loaded["samples"], expected)
+
+
+def test_evaluate_prints_both_definitions_beside_real_data(empty_folder, plain, capsys):
+    train("--steps", "2", "--out", "run")
+    assert main(["evaluate", "run"]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("2500, 3 sigma", "10000, 4 sigma", "real data", "reverse KL"))
+
+
+def test_devices_tells_what_can_be_used(capsys):
+    assert main(["devices"]) == 0
+    out = capsys.readouterr().out
+    assert "cpu     usable" in out and ("cuda" in out)
+
+
+# -------------------------------------------------------------------------------- stopping and going on
+
+
+def stopped(signum, *arguments):
+    """Train in a process of its own, stop it by a signal after its first progress line; its exit code and output."""
+    with subprocess.Popen([*COMMAND, "train", *SMALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        process.stderr.readline()
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code, capsys):
+    arguments = ["--steps", "600", "--seed", "1"]
+    found, out, err = stopped(signum, *arguments, "--out", "stopped")
+    assert found == code and "tinygan train --resume stopped" in out and "Traceback" not in err
+    assert checkpoint.load("stopped/checkpoint.npz")[0]["values"]["step"] < 600
+    assert main(["train", "--resume", "stopped"]) == 0
+    train(*arguments, "--out", "whole")
+    assert state(empty_folder / "stopped") == state(empty_folder / "whole")
+    times = training.COLUMNS.index("seconds")
+    logs = [[row[:times] + row[times + 1:] for row in csv.reader(open(f"{run}/log.csv"))] for run in ("stopped", "whole")]
+    assert logs[0] == logs[1]
+
+
+def test_resume_goes_on_up_to_more_steps(empty_folder, plain, capsys):
+    train("--steps", "5", "--out", "run")
+    assert main(["train", "--resume", "run", "--steps", "9"]) == 0
+    assert checkpoint.load("run/checkpoint.npz")[0]["values"]["step"] == 9
+    assert [row["step"] for row in csv.DictReader(open("run/log.csv"))] == [str(n) for n in range(1, 10)]
+
+
+def test_resume_refuses_other_data(empty_folder, plain, capsys):
+    np.save("points.npy", np.random.default_rng(0).standard_normal((50, 2)))
+    train("points.npy", "--steps", "5", "--out", "run")
+    np.save("points.npy", np.random.default_rng(1).standard_normal((50, 2)))
+    assert main(["train", "--resume", "run", "--steps", "9"]) == 2
+    assert "not the data" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------ bad input
+
+BAD = {
+    "nothing": ([], 2), "command": (["fly"], 2), "option": (["train", "--fly"], 2),
+    "method": (["train", "--method", "vae2"], 2), "data name": (["train", "circle"], 2),
+    "data file": (["train", "nowhere.csv"], 2), "data folder": (["train", "."], 2),
+    "text": (["train", "text.csv"], 2), "nan data": (["train", "nan.csv"], 2), "ragged": (["train", "ragged.csv"], 2),
+    "pickle": (["train", "object.npy"], 2), "truncated": (["train", "short.npy"], 2), "empty": (["train", "empty.csv"], 2),
+    "3-d": (["train", "three.npy"], 2),
+    "steps": (["train", "--steps", "0"], 2), "steps word": (["train", "--steps", "many"], 2),
+    "negative batch": (["train", "--batch", "-3"], 2), "width": (["train", "--width", "0"], 2),
+    "depth": (["train", "--depth", "-1"], 2), "latent": (["train", "--latent", "0"], 2),
+    "nan lr": (["train", "--lr", "nan"], 2), "inf lr": (["train", "--lr", "inf"], 2), "lr": (["train", "--lr", "-1"], 2),
+    "n-critic": (["train", "--n-critic", "0"], 2), "penalty": (["train", "--penalty", "-1"], 2),
+    "penalty of a gan": (["train", "--method", "gan", "--penalty", "1"], 2), "seed": (["train", "--seed", "-1"], 2),
+    "seconds": (["train", "--seconds", "-1"], 2), "nan seconds": (["train", "--seconds", "nan"], 2),
+    "both lengths": (["train", "--seconds", "1", "--steps", "1"], 2),
+    "device": (["train", "--device", "gpu7"], 2), "device number": (["train", "--device", "cuda:x"], 2),
+    "resume nothing": (["train", "--resume", "nowhere"], 4), "resume a folder": (["train", "--resume", "."], 4),
+    "resume with lr": (["train", "--resume", "run", "--lr", "1"], 2),
+    "resume to less": (["train", "--resume", "run", "--steps", "1"], 2),
+    "sample nothing": (["sample", "nowhere", "-o", "x.npy"], 4), "sample text": (["sample", "text.csv", "-o", "x.npy"], 4),
+    "sample none": (["sample", "run", "-n", "0", "-o", "x.npy"], 2), "sample to": (["sample", "run", "-o", "x.txt"], 2),
+    "no output": (["sample", "run"], 2), "output folder": (["sample", "run", "-o", "nowhere/x.npy"], 6),
+    "evaluate": (["evaluate", "short.npy"], 4), "no such folder": (["train", "--out", "/proc/nowhere/x", "--steps", "1"], 6),
+    "memory": (["train", "--latent", str(10**14)], 5),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_its_exit_code(empty_folder, plain, case, capsys):
+    (empty_folder / "text.csv").write_text("1,2\n3,four\n")
+    (empty_folder / "nan.csv").write_text("1,2\nnan,3\n")
+    (empty_folder / "ragged.csv").write_text("1,2\n3\n")
+    (empty_folder / "empty.csv").write_text("")
+    np.save("three.npy", np.zeros((2, 2, 2)))
+    np.save("short.npy", np.zeros((9, 2)))
+    (empty_folder / "short.npy").write_bytes((empty_folder / "short.npy").read_bytes()[:-8])
+    np.save("object.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    arguments, code = BAD[case]
+    if "run" in arguments:
+        train("--steps", "2", "--out", "run")
+        capsys.readouterr()
+    before = files(empty_folder)
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("tinygan: ") and err.count("\n") == 1 and len(err) < 400
+    assert "allow_pickle" not in err and files(empty_folder) == before
+
+
+def test_no_gpu_is_exit_code_3_and_names_the_remedy(monkeypatch, capsys):
+    monkeypatch.setattr(backend, "gpu_count", lambda: (0, "CuPy is not installed: install the extra cuda12"))
+    assert main(["train", "--device", "cuda", "--steps", "1"]) == 3
+    assert "cuda12" in capsys.readouterr().err and not os.path.exists("runs")
+    monkeypatch.setenv("TINYGAN_DEVICE", "cuda")
+    assert main(["train", "--steps", "1"]) == 3
+    train("--steps", "1", "--device", "cpu")
+
+
+def test_divergence_is_exit_code_7_and_keeps_the_last_good_checkpoint(empty_folder, capsys):
+    train("--steps", "50", "--lr", "1e30", "--out", "run", code=7)
+    err = capsys.readouterr().err
+    assert "diverged at step" in err and "Traceback" not in err
+    _, arrays = checkpoint.load("run/checkpoint.npz")
+    assert all(np.isfinite(a).all() for name, a in arrays.items() if name != "history")
+
+
+def test_a_failed_write_is_exit_code_6_and_leaves_no_folder(empty_folder, monkeypatch, capsys):
+    def full(path, header, arrays):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    train("--steps", "1", code=6)
+    assert "No space left" in capsys.readouterr().err and os.listdir("runs") == []
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(tg.data.DataError):
+        main(["train", "nowhere.csv", "--debug"])
+
+
+# ----------------------------------------------------------------------------- streams, start-up, terminal
+
+
+def test_help_and_import_load_neither_matplotlib_nor_cupy():
+    for code in ("import tinygan", "from tinygan.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"):
+        check = f"import sys\n{code}\nassert not {{'matplotlib', 'cupy'}} & set(sys.modules), 'loaded'"
+        subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_pipe_gets_plain_lines(empty_folder):
+    done = subprocess.run([*COMMAND, "train", *SMALL, "--steps", "60", "--out", "run"], capture_output=True, check=True,
+                          env=os.environ | {"FORCE_COLOR": "1"})
+    assert b"\r" not in done.stderr and b"\x1b" not in done.stderr + done.stdout
+    assert done.stderr.decode().splitlines()[-1].startswith("step 60/60")
+
+
+def test_a_reader_that_has_gone_is_no_error(empty_folder):
+    line = f"{sys.executable} -m tinygan train {' '.join(SMALL)} --steps 60 --out run 2>&1 | head -n 1"
+    done = subprocess.run(["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True)
+    assert done.returncode == 0 and done.stdout.count(b"\n") == 1
+    assert files(empty_folder / "run") == ["checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(empty_folder, columns):
+    master, slave = pty.openpty()
+    environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
+    process = subprocess.Popen([*COMMAND, "train", *SMALL, "--steps", "300", "--out", "run"], stderr=slave,
+                               stdout=subprocess.DEVNULL, env=environment)
+    os.close(slave)
+    seen, end = b"", time.monotonic() + 60
+    while time.monotonic() < end:
+        if select.select([master], [], [], 0.2)[0]:
+            try:
+                seen += os.read(master, 65536)
+            except OSError:  # the other side is closed
+                break
+    assert process.wait(timeout=60) == 0
+    os.close(master)
+    shown = seen.decode().replace("\r\n", "").split("\r")[1:]
+    assert len(shown) >= 2 and "step 300/300" in shown[-1] and b"\x1b" not in seen
+    assert all(len(text) < columns for text in shown)
+
+
+@pytest.mark.gpu
+def test_the_main_job_on_a_gpu(empty_folder, capsys):
+    train("--steps", "20", "--device", "cuda", "--out", "gpu")
+    train("--steps", "20", "--device", "cpu", "--out", "cpu")
+    new = [tg.GAN.load(f"{run}/checkpoint.npz").sample(100) for run in ("gpu", "cpu")]
+    assert np.allclose(*new, atol=1e-3)  # float32, 20 steps of accumulated rounding
