@@ -51,7 +51,8 @@ def test_mixtures_have_the_published_modes(toy, modes, sigma, rng):
 
 def test_geometry_of_ring_and_grid():
     np.testing.assert_allclose(np.linalg.norm(data.ring().centers, axis=1), 2 / 1.414)
-    assert len(np.unique(data.ring().centers.round(6), axis=0)) == 8
+    angles = np.sort(np.arctan2(*data.ring().centers.T[::-1]) % (2 * np.pi))
+    np.testing.assert_allclose(np.diff(angles), np.pi / 4)
     np.testing.assert_allclose(np.unique(data.grid().centers.round(6)), np.arange(-2, 3) * 2 / 2.828, atol=1e-6)
     assert len(np.unique(data.grid().centers.round(6), axis=0)) == 25
 
@@ -168,7 +169,7 @@ X = np.array([[1.0, 2.0], [3.0, 5.0], [7.0, 8.0]])
     ("x.npz", npz_bytes(X=X, y=np.arange(3))),
     ("x.csv", b"1,2\n3,5\n7,8\n"), ("x.csv", b"a,b\n1,2\n3,5\n7,8"), ("x.csv", b"\xef\xbb\xbfa;b\r\n1;2\r\n3;5\r\n7;8\r\n"),
     ("x.csv", b"\n 1.0 \t2e0\n3\t5\n\n7\t8\n\n"), ("x.csv", b'"a","b"\n"1","2"\n"3","5"\n"7","8"\n'),
-    ("x.csv", b"# a, b\n1, 2\n3, 5\n7, 8\n"),
+    ("x.csv", b"\xef\xbb\xbf1,2\n3,5\n7,8"), ("x.csv", b"# a, b\n1, 2\n3, 5\n7, 8\n"),
 ])
 def test_files_are_read(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -183,6 +184,11 @@ def test_a_compressed_npz_and_a_csv_of_one_column_are_read(tmp_path):
     assert data.load(tmp_path / "a.npz").dim == 2
     (tmp_path / "b.csv").write_text("height\n1.5\n1.75\n")
     assert data.load(tmp_path / "b.csv").mean == pytest.approx([1.625])
+
+
+def test_a_file_called_like_a_toy_does_not_take_its_name(tmp_path):
+    (tmp_path / "ring.csv").write_text("1,2\n3,5\n")
+    assert data.load(tmp_path / "ring.csv").name == "ring.csv"
 
 
 class Trap:

@@ -96,7 +96,8 @@ def load(source: str | os.PathLike[str]) -> DataSet:
         raise DataError(f"{path}: does not fit into memory; give a part of it") from error
     except Exception as error:  # what a damaged file makes the parsers raise is no closed list, and misleads
         raise DataError(f"{path}: damaged, or not a {path.suffix.lower()} file; save it again") from error
-    return replace(points(values, str(path)), name=path.stem)
+    name = path.name if path.stem in TOYS else path.stem  # ring.csv is not the ring
+    return replace(points(values, str(path)), name=name)
 
 
 def _read_npy(path: Path) -> np.ndarray:
