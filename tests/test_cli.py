@@ -273,6 +273,17 @@ def test_help_and_import_load_neither_matplotlib_nor_cupy():
         subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_help_names_every_method_data_set_and_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(name in text for name in (*training.METHODS, *tg.data.TOYS))
+    options = {"steps": "generator steps in total", "batch": "examples per step", "width": "units of a hidden layer",
+               "depth": "hidden layers", "latent": "dimension of z"}
+    for name, words in options.items():
+        assert f"{words} (default: {getattr(training.Config, name)})" in text
+
+
 def test_a_pipe_gets_plain_lines(empty_folder):
     done = subprocess.run([*COMMAND, "train", *SMALL, "--steps", "60", "--out", "run"], capture_output=True, check=True,
                           env=os.environ | {"FORCE_COLOR": "1"})

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from . import __version__, backend, data, training
+from . import __version__
 
 USAGE, DEVICE, CHECKPOINT, MEMORY, WRITE, DIVERGED, INTERRUPTED, TERMINATED = 2, 3, 4, 5, 6, 7, 130, 143
 EXIT_CODES = """exit codes: 0 done, 2 usage or unusable data, 3 device not usable, 4 checkpoint not usable, 5 out of memory,
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """The commands and their options."""
+    """The commands and their options. (What they name stands in ``training`` and ``data``, not loaded to show a help.)"""
     top = Parser(prog="tinygan", description="Train GANs from scratch on NumPy or CuPy.", epilog=EXIT_CODES)
     top.add_argument("--version", action="version", version=f"tinygan {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
@@ -42,14 +42,14 @@ def parser() -> Parser:
 
     p = command("train", "Train a GAN and write its pictures, samples, log and checkpoint into a folder.")
     p.add_argument("data", nargs="?", metavar="DATA",
-                   help=f"{', '.join(data.TOYS)}, or a .npy, .npz or .csv file of points, one per row (default: ring)")
-    p.add_argument("--method", choices=list(training.METHODS), help="default: wgan-gp")
-    p.add_argument("--steps", type=int, metavar="N", help=f"generator steps in total (default: {training.Config.steps})")
+                   help="ring (the default), grid, swissroll, or a .npy, .npz or .csv file of points, one per row")
+    p.add_argument("--method", metavar="NAME", help="wgan-gp (the default), wgan, gan or minimax")
+    p.add_argument("--steps", type=int, metavar="N", help="generator steps in total (default: 5000)")
     p.add_argument("--seconds", type=float, metavar="T", help="instead of --steps: measure the speed, then fix the steps")
-    p.add_argument("--batch", type=int, metavar="N", help=f"examples per step (default: {training.Config.batch})")
-    p.add_argument("--width", type=int, metavar="N", help=f"units of a hidden layer (default: {training.Config.width})")
-    p.add_argument("--depth", type=int, metavar="N", help=f"hidden layers (default: {training.Config.depth})")
-    p.add_argument("--latent", type=int, metavar="N", help=f"dimension of z (default: {training.Config.latent})")
+    p.add_argument("--batch", type=int, metavar="N", help="examples per step (default: 64)")
+    p.add_argument("--width", type=int, metavar="N", help="units of a hidden layer (default: 128)")
+    p.add_argument("--depth", type=int, metavar="N", help="hidden layers (default: 3)")
+    p.add_argument("--latent", type=int, metavar="N", help="dimension of z (default: 2)")
     p.add_argument("--lr", type=float, metavar="X", help="learning rate at the start, falls to 0 (default: the method's)")
     p.add_argument("--n-critic", type=int, metavar="N", help="critic steps per generator step (default: the method's)")
     p.add_argument("--penalty", type=float, metavar="X", help="weight of the gradient penalty (default: the method's)")
@@ -96,18 +96,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def explain(fault: Exception) -> tuple[int, str]:
     """(exit code, one line) for an error."""
+    from .backend import DeviceError
     from .checkpoint import CheckpointError
+    from .training import Diverged
 
     text = " ".join(str(fault).split()) or type(fault).__name__
     if isinstance(fault, CommandError):
         return fault.code, text
     if isinstance(fault, CheckpointError):
         return CHECKPOINT, text
-    if isinstance(fault, backend.DeviceError):
+    if isinstance(fault, DeviceError):
         return DEVICE, text
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":  # the latter is CuPy's
         return MEMORY, f"out of memory: {text}; try a smaller --batch or --width"
-    if isinstance(fault, training.Diverged):
+    if isinstance(fault, Diverged):
         return DIVERGED, text
     if isinstance(fault, OSError):
         return WRITE, f"cannot write: {text}"
