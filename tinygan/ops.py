@@ -249,7 +249,11 @@ def getitem(x: Any, /, index: Any) -> Any:
 def scatter(x: Any, /, index: Any, shape: Shape) -> Any:
     """Zeros of a shape with x added at an index: the adjoint of ``getitem``; repeated indices add up."""
     y = np.zeros_like(x, shape=shape)
-    np.add.at(y, index, x)
+    parts = index if isinstance(index, tuple) else (index,)
+    if builtins.all(isinstance(i, (slice, int)) and not isinstance(i, bool) for i in parts):
+        y[index] = x  # nothing can be repeated: a plain, much faster assignment
+    else:
+        np.add.at(y, index, x)
     return y
 getitem.vjp(lambda g, y, x, index: scatter(g, index, x.shape))
 scatter.vjp(lambda g, y, x, index, shape: getitem(g, index))
