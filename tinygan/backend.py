@@ -11,7 +11,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -78,7 +80,8 @@ def _on(device: str) -> AbstractContextManager[Any]:
 
 def device_of(array: Array) -> str:
     """'cpu' or 'cuda:N': where an array lives."""
-    return f"cuda:{array.device.id}" if type(array).__module__.startswith("cupy") else "cpu"
+    device = getattr(array, "device", "cpu")  # NumPy says "cpu"
+    return f"cuda:{device.id}" if hasattr(device, "id") else "cpu"
 
 
 def is_array(x: object) -> bool:
@@ -161,20 +164,43 @@ def device_for(rng: Generator, like: Array | None = None) -> str:
 
 def uniform(rng: Generator, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
     """Draws from the uniform distribution on [0, 1)."""
-    wide = np.dtype(dtype) if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
-    return to_device(host_generator(rng).random(shape, wide).astype(dtype, copy=False), device_for(rng, like))
+    return fresh(_draw, host_generator(rng), "random", shape, dtype, device_for(rng, like))
 
 
 def normal(rng: Generator, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
     """Draws from the normal distribution N(0, 1)."""
-    wide = np.dtype(dtype) if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
-    draw = host_generator(rng).standard_normal(shape, wide)
-    return to_device(draw.astype(dtype, copy=False), device_for(rng, like))
+    return fresh(_draw, host_generator(rng), "standard_normal", shape, dtype, device_for(rng, like))
 
 
 def choose(rng: Generator, n: int, size: int) -> Array:
     """``size`` indices drawn uniformly from 0 ... n - 1, with replacement."""
-    return to_device(host_generator(rng).integers(n, size=size), device_for(rng))
+    return fresh(_choose, host_generator(rng), n, size, device_for(rng))
+
+
+def _draw(host: np.random.Generator, method: str, shape: tuple[int, ...], dtype: Any, device: str) -> Array:
+    wide = np.dtype(dtype) if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
+    return to_device(getattr(host, method)(shape, wide).astype(dtype, copy=False), device)
+
+
+def _choose(host: np.random.Generator, n: int, size: int, device: str) -> Array:
+    return to_device(host.integers(n, size=size), device)
+
+
+tracer: ContextVar[Any] = ContextVar("tracer", default=None)  # of the Program that is being traced, see program.py
+
+
+def fresh(function: Callable[..., Array], *arguments: Any) -> Array:
+    """``function(*arguments)``, an array made anew in every step: a draw, a batch, a count, a schedule's value.
+
+    A ``Program`` calls the function again in every replay; everything else it takes from the arrays of the step.
+    """
+    tracing = tracer.get()
+    return function(*arguments) if tracing is None else tracing.fresh(function, *arguments)
+
+
+def scalars(values: Sequence[float], like: Array) -> Array:
+    """A vector of Python numbers in the dtype and on the device of ``like``."""
+    return to_device(np.array(values, like.dtype), device_of(like))
 
 
 # -------------------------------------------------------------------------------------- process settings
