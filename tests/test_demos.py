@@ -1,0 +1,89 @@
+"""Each demo runs as its header says, for a few steps, and tells the truth about what it can check itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinygan import backend
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMOS = {"wgan_gp_ring": ["--steps", "3"], "gan_ring": ["--steps", "3", "--head-start", "4"],
+         "double_backprop": ["--steps", "3"]}
+needs_gpu = pytest.mark.skipif(backend.gpu_count()[0] == 0, reason=backend.gpu_count()[1] or "no GPU")
+
+
+def run(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The demo's own run line, with this Python, in a folder of its own."""
+    text = (ROOT / "demos" / f"{name}.py").read_text()
+    (line,) = re.findall(rf"^    (\.venv/bin/python demos/{name}\.py.*)$", text, re.MULTILINE)
+    words = shlex.split(line)
+    command = [sys.executable, str(ROOT / words[1]), *words[2:], *DEMOS[name], *arguments]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+                          timeout=300)
+
+
+def check(name: str, folder: Path, *arguments: str) -> str:
+    """Run it and look at its picture; returns what it printed."""
+    done = run(name, folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (picture,) = re.findall(r"^picture  (.+)$", done.stdout, re.MULTILINE)
+    assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    return done.stdout
+
+
+def test_every_demo_is_tested():
+    assert {path.stem for path in (ROOT / "demos").glob("*.py")} == set(DEMOS)
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_demo_runs_on_the_cpu(name, tmp_path):
+    printed = check(name, tmp_path, "--device", "cpu", "--seed", "1")
+    assert "device cpu" in printed and "seed 1" in printed
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("name", DEMOS)
+def test_demo_runs_on_the_gpu(name, tmp_path):
+    assert "device cuda:0" in check(name, tmp_path, "--device", "cuda", "--seed", "1")
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_the_three_derivatives_agree_to_the_printed_precision(seed, tmp_path):
+    printed = check("double_backprop", tmp_path, "--device", "cpu", "--seed", seed)
+    rows = re.findall(r"^(?:penalty P|dP/d\S+(?: \d\])?) +(\S+) +(\S+) +(\S+)$", printed, re.MULTILINE)
+    assert len(rows) == 5
+    for by_hand, by_grad, by_differences in rows:
+        assert by_hand == by_grad == by_differences
+
+
+def test_same_seed_same_numbers(tmp_path):
+    """All but the times are repeated."""
+    first, second = (re.sub(r"in \d+ s|-\d\.png", "", check("gan_ring", tmp_path, "--device", "cpu")) for _ in range(2))
+    assert first.replace(".png", "") == second.replace(".png", "")
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_no_picture_is_overwritten(name, tmp_path):
+    (tmp_path / "mine.png").write_text("mine")
+    printed = check(name, tmp_path, "--device", "cpu", "--out", "mine.png")
+    assert "picture  mine-2.png" in printed
+    assert (tmp_path / "mine.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_unknown_device_is_one_line(name, tmp_path):
+    done = run(name, tmp_path, "--device", "gpu7")
+    assert done.returncode == 2
+    assert "unknown device 'gpu7'" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
