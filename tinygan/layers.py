@@ -59,7 +59,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Path -> value of every parameter and buffer: copies on the host."""
-        return {name: np.array(backend.to_numpy(t.data)) for name, t, _ in self.named_tensors()}
+        return {name: backend.to_numpy(t.data).copy() for name, t, _ in self.named_tensors()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set every parameter and buffer: all or nothing.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Optimizer:
         self.gradient, self.change = (np.zeros_like(first, shape=(size,)) for _ in range(2))
         self.scratch = np.zeros_like(first, shape=(min(size, BLOCK),))
         self.blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
-        ends = np.cumsum([p.size for p in self.parameters]).tolist()
+        ends = accumulate(p.size for p in self.parameters)
         self.changes = [self.change[end - p.size:end].reshape(p.shape) for p, end in zip(self.parameters, ends)]
 
     def step(self, grads: Sequence[Any]) -> None:
@@ -80,7 +81,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The number of steps and the state vectors: copies on the host."""
-        return {"steps": np.array(self.steps), **{k: np.array(backend.to_numpy(v)) for k, v in self.state.items()}}
+        return {"steps": backend.to_numpy(self.steps), **{k: backend.to_numpy(v).copy() for k, v in self.state.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set them: all or nothing. ValueError if the names or shapes are not this optimizer's."""

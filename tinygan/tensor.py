@@ -158,7 +158,7 @@ class Primitive:
             arrays.append(x)
         if constant:
             value = self.function(*inputs, **statics)
-            return np.asarray(value) if isinstance(value, np.generic) else value
+            return backend.to_numpy(value) if isinstance(value, np.generic) else value
         if self.broadcasts:
             for slot, x in enumerate(inputs):
                 if type(x) is not Tensor and type(x) not in PLAIN:
@@ -168,7 +168,7 @@ class Primitive:
     def record(self, value: Array, inputs: tuple[Any, ...], arrays: Sequence[Any], statics: dict[str, Any]) -> Tensor:
         """A Tensor for ``value`` that remembers what it was computed from."""
         y = NEW(Tensor)
-        y._data = np.asarray(value) if isinstance(value, np.generic) else value
+        y._data = backend.to_numpy(value) if isinstance(value, np.generic) else value
         y._serial = next(serials)
         y._primitive = self
         y._inputs = inputs
@@ -326,7 +326,7 @@ def finish(inputs: list[Tensor], cotangents: dict[Tensor, Any], create_graph: bo
             results.append(g if isinstance(g, Tensor) else Tensor(g))
             continue
         if isinstance(g, np.generic):
-            g = np.asarray(g)
+            g = backend.to_numpy(g)
         elif g.base is not None or id(g) in given:  # a view, or given out already
             g = g.copy()
         given.add(id(g))
