@@ -1,0 +1,330 @@
+"""The backend: devices, the border to the host, random numbers, process settings; and that nothing bypasses it."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+import tinygan
+from tinygan import backend
+
+PACKAGE = Path(tinygan.__file__).parent
+CORE = ["tensor", "ops", "functional", "init", "layers", "losses", "optim"]
+
+
+class FakeArray:
+    """What tests can see of a CuPy array: where it is, and ``get``."""
+
+    __module__ = "cupy._core.core"
+
+    def __init__(self, host, number=0):
+        self.host, self.device = np.array(host), SimpleNamespace(id=number)
+
+    def get(self):
+        return self.host.copy()
+
+
+def fake_cupy(gpus=0):
+    """A cupy module that can be imported, on a machine with a number of GPUs."""
+    cupy = ModuleType("cupy")
+    cupy.__version__, cupy.current = "99.0", [0]
+
+    @contextmanager
+    def device(number):
+        cupy.current.append(number)
+        yield
+        cupy.current.pop()
+
+    cupy.asarray = lambda array: FakeArray(array, cupy.current[-1])
+    cupy.cuda = SimpleNamespace(
+        is_available=lambda: gpus > 0, Device=device,
+        runtime=SimpleNamespace(getDeviceCount=lambda: gpus, getDeviceProperties=lambda n: {"name": b"Fake GPU %d" % n}))
+    return cupy
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """machine(n): a machine with n GPUs and CuPy installed; None: without CuPy."""
+    monkeypatch.delenv("TINYGAN_DEVICE", raising=False)
+
+    def install(gpus):
+        monkeypatch.setitem(sys.modules, "cupy", None if gpus is None else fake_cupy(gpus))
+    return install
+
+
+def run_python(code, **environment):
+    """What a fresh interpreter prints, as JSON."""
+    path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": path, **environment})
+    return json.loads(done.stdout)
+
+
+# ------------------------------------------------------------------------------------------------ devices
+
+
+@pytest.mark.parametrize("gpus, name, device", [
+    (None, "cpu", "cpu"), (None, "auto", "cpu"), (0, "auto", "cpu"), (0, "cpu", "cpu"), (1, "cpu", "cpu"),
+    (1, "auto", "cuda:0"), (1, "cuda", "cuda:0"), (2, "cuda:1", "cuda:1"), (2, "cuda:0", "cuda:0")])
+def test_a_name_is_resolved_on_a_machine(machine, gpus, name, device):
+    machine(gpus)
+    assert backend.resolve_device(name) == device
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:0:1", "cpu:0", "auto:0", " cpu"])
+def test_an_unknown_name_is_a_value_error_that_lists_the_known(machine, name):
+    machine(8)
+    with pytest.raises(ValueError, match="unknown device .*; choose cpu, cuda, cuda:N or auto"):
+        backend.resolve_device(name)
+
+
+@pytest.mark.parametrize("gpus, name, message", [
+    (None, "cuda", r"device cuda cannot be used: CuPy is not installed: pip install .*cuda12.* use --device cpu"),
+    (None, "cuda:0", "CuPy is not installed"),
+    (0, "cuda", "CuPy 99.0 is installed but no CUDA GPU is usable .*use --device cpu"),
+    (2, "cuda:2", r"device cuda:2 cannot be used: this machine has 2 GPU\(s\), numbered from 0")])
+def test_an_unusable_device_is_a_device_error_with_a_remedy(machine, gpus, name, message):
+    machine(gpus)
+    with pytest.raises(backend.DeviceError, match=message):
+        backend.resolve_device(name)
+
+
+def test_the_import_of_cupy_does_not_count_as_a_gpu(machine):
+    machine(0)
+    import cupy
+    assert cupy.__version__ == "99.0" and backend.gpu_count()[0] == 0
+
+
+def test_the_environment_names_the_device_unless_code_does(machine, monkeypatch):
+    machine(3)
+    monkeypatch.setenv("TINYGAN_DEVICE", "cuda:2")
+    assert backend.resolve_device() == "cuda:2" and backend.resolve_device("cpu") == "cpu"
+    monkeypatch.setenv("TINYGAN_DEVICE", "toaster")
+    with pytest.raises(ValueError, match="toaster"):
+        backend.resolve_device()
+    monkeypatch.setenv("TINYGAN_DEVICE", "")
+    assert backend.resolve_device() == "cuda:0"
+
+
+def test_gpus_are_counted_and_named(machine):
+    machine(2)
+    assert backend.gpu_count() == (2, "") and backend.gpu_name(1) == "Fake GPU 1"
+
+
+# ------------------------------------------------------------------------------------ across the border
+
+
+def test_to_numpy_fetches_what_lives_elsewhere():
+    far = FakeArray([1.0, 2.0])
+    assert type(backend.to_numpy(far)) is np.ndarray and np.array_equal(backend.to_numpy(far), [1, 2])
+    near = np.ones(2)
+    assert backend.to_numpy(near) is near
+
+
+def test_arrays_say_where_they_are():
+    assert backend.device_of(np.ones(1)) == "cpu" and backend.device_of(FakeArray([1.0], 3)) == "cuda:3"
+
+
+def test_arrays_move_only_if_they_must(machine):
+    machine(2)
+    near, far = np.ones(2), FakeArray([1.0], 1)
+    assert backend.to_device(near, "cpu") is near and backend.to_device(far, "cuda:1") is far
+    moved = backend.to_device(near, "cuda:1")
+    assert backend.device_of(moved) == "cuda:1" and np.array_equal(backend.to_device(moved, "cpu"), near)
+
+
+def test_zeros_are_made_on_the_device(machine):
+    machine(2)
+    assert backend.device_of(backend.zeros((2,), device="cuda:1")) == "cuda:1"
+    here = backend.zeros((2, 3), np.float64)
+    assert here.shape == (2, 3) and here.dtype == np.float64 and not here.any()
+
+
+def test_what_answers_numpys_protocol_is_an_array():
+    class Stranger:
+        def __array_function__(self, *arguments):
+            raise NotImplementedError
+
+    assert all(map(backend.is_array, (np.ones(1), np.float32(1), np.bool_(True), Stranger())))
+    assert not any(map(backend.is_array, (1.0, 1, True, [1.0], "x", None, tinygan.Tensor(1.0))))
+
+
+# ----------------------------------------------------------------------------------------- random numbers
+
+
+def test_a_generator_for_the_cpu_is_numpys():
+    a, b = backend.generator(7), np.random.default_rng(7)
+    assert np.array_equal(a.random(3), b.random(3))
+
+
+def draws(rng):
+    return [backend.uniform(rng, (3, 2)), backend.normal(rng, (4,)), backend.choose(rng, 10, 5)]
+
+
+def test_a_gpu_sees_the_same_numbers_as_the_cpu(machine):
+    machine(2)
+    far = backend.generator(7, "cuda:1")
+    assert isinstance(far, backend.DeviceGenerator) and backend.host_generator(far).bit_generator.state
+    for here, there in zip(draws(backend.generator(7)), draws(far)):
+        assert backend.device_of(there) == "cuda:1" and np.array_equal(here, backend.to_numpy(there))
+
+
+def test_draws_land_beside_an_array(machine):
+    machine(2)
+    rng = np.random.default_rng(0)
+    for draw in (backend.uniform, backend.normal):
+        assert backend.device_of(draw(rng, (2,), like=FakeArray([1.0], 1))) == "cuda:1"
+        assert backend.device_of(draw(backend.generator(0, "cuda:1"), (2,), like=np.ones(1))) == "cpu"
+
+
+@pytest.mark.parametrize("draw", [backend.uniform, backend.normal])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_draws_have_the_dtype_asked_for(draw, dtype):
+    array = draw(np.random.default_rng(0), (50,), dtype)
+    assert array.dtype == dtype and array.shape == (50,) and np.isfinite(array).all() and len(set(array.tolist())) > 40
+
+
+def test_draws_follow_their_distributions():
+    """Means and second moments within five standard errors."""
+    n = 20_000
+    u, z = (draw(np.random.default_rng(0), (n,), np.float64) for draw in (backend.uniform, backend.normal))
+    assert 0 <= u.min() and u.max() < 1
+    for found, mean, spread in ((u, 1 / 2, (1 / 12) ** 0.5), (u**2, 1 / 3, (4 / 45) ** 0.5), (z, 0, 1), (z**2, 1, 2**0.5)):
+        assert abs(found.mean() - mean) < 5 * spread / n**0.5
+    counts = np.bincount(backend.choose(np.random.default_rng(0), 4, n), minlength=4)
+    assert counts.sum() == n and np.abs(counts - n / 4).max() < 5 * (n * 3 / 16) ** 0.5
+
+
+@pytest.mark.parametrize("wrong", [None, 0, np.random, np.random.RandomState(0), "rng"])
+def test_what_is_not_a_generator_is_a_type_error(wrong):
+    for draw in (lambda r: backend.uniform(r, (1,)), lambda r: backend.normal(r, (1,)), lambda r: backend.choose(r, 1, 1)):
+        with pytest.raises(TypeError, match="rng: expected a generator"):
+            draw(wrong)
+
+
+def test_nothing_draws_from_the_global_generator():
+    before = np.random.get_state()
+    draws(np.random.default_rng(0))
+    tinygan.layers.Dense(2, 2, rng=np.random.default_rng(0))
+    after = np.random.get_state()
+    assert all(np.array_equal(a, b) for a, b in zip(before, after))
+
+
+# ------------------------------------------------------------------------------- nothing bypasses the backend
+
+CREATORS = {"zeros", "ones", "empty", "full", "array", "asarray", "ascontiguousarray", "asanyarray", "arange", "linspace",
+            "eye", "identity", "fromiter", "frombuffer", "tri", "meshgrid", "indices", "random", "copy", "asnumpy"}
+METHODS = {"get", "tolist", "item"}  # called without arguments they bring an array's values to the host
+
+
+def bypasses(source):
+    """(line, call) where a file makes arrays, draws random numbers or fetches values by itself."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("np", "numpy"):
+            if node.attr in CREATORS:
+                yield node.lineno, f"np.{node.attr}"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args:
+            if node.func.attr in METHODS:
+                yield node.lineno, f".{node.func.attr}()"
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_arrays_are_made_drawn_and_fetched_in_the_backend_alone(name):
+    assert list(bypasses((PACKAGE / f"{name}.py").read_text())) == []
+
+
+@pytest.mark.parametrize("line", ["x = np.zeros(3)", "rng = np.random.default_rng()", "f(np.asarray(x))", "y = x.get()",
+                                  "y = x.sum().item()"])
+def test_the_search_for_bypasses_finds_them(line):
+    assert len(list(bypasses(line))) == 1
+    assert not list(bypasses("y = np.zeros_like(x, shape=(2,)); d.get(k); np.exp(x)"))
+
+
+# ------------------------------------------------------------------------------------ side effects of the process
+
+
+def test_the_import_has_no_side_effects():
+    """No environment variable, thread, signal handler or memory setting; neither matplotlib nor CuPy nor a subpackage."""
+    report = run_python("""
+import json, os, signal, sys, threading, warnings
+import numpy
+environment, handlers = dict(os.environ), [signal.getsignal(s) for s in signal.valid_signals()]
+errors, filters = numpy.geterr(), list(warnings.filters)
+state = numpy.random.get_state()[1].tolist()
+import ctypes
+loaded = []
+ctypes.CDLL = lambda *a, **k: loaded.append(a)
+import tinygan
+print(json.dumps({
+    "environment": environment == dict(os.environ), "threads": threading.active_count(), "libraries": loaded,
+    "handlers": handlers == [signal.getsignal(s) for s in signal.valid_signals()],
+    "numpy": errors == numpy.geterr() and state == numpy.random.get_state()[1].tolist(),
+    "warnings": filters == list(warnings.filters),
+    "modules": [m for m in ("matplotlib", "cupy", "hypothesis", "pytest", "threadpoolctl", "tinygan.training",
+                            "tinygan.plots", "tinygan.cli", "tinygan.testing") if m in sys.modules]}))
+""")
+    assert report == {"environment": True, "threads": 1, "libraries": [], "handlers": True, "numpy": True,
+                      "warnings": True, "modules": []}
+
+
+def test_everything_public_can_be_reached_from_the_package():
+    for name in tinygan.__all__:
+        assert getattr(tinygan, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        tinygan.nonsense
+
+
+def test_glibc_is_told_to_keep_its_memory(monkeypatch):
+    told = []
+    libc = SimpleNamespace(gnu_get_libc_version=lambda: b"2.36", mallopt=lambda *a: told.append(a) or 1)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: libc)
+    assert backend.keep_memory() is True
+    assert {parameter for parameter, _ in told} == {-1, -2, -3}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
+    libc.mallopt = lambda *a: 0
+    assert backend.keep_memory() is False
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_elsewhere_keep_memory_does_nothing(monkeypatch, platform):
+    """Another C library under Linux, or another system."""
+    def load(name):
+        assert platform == "linux"
+        return SimpleNamespace()
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(backend.ctypes, "CDLL", load)
+    assert backend.keep_memory() is False
+
+
+def limits(width, **environment):
+    clean = {name: "" for name in backend.THREAD_VARIABLES} | environment
+    return run_python(f"""
+import json, os
+for name in {list(backend.THREAD_VARIABLES)}:
+    if not os.environ[name]:
+        del os.environ[name]
+import numpy, threadpoolctl
+from tinygan import backend
+said = backend.tune_process({width})
+blas = [p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
+print(json.dumps([said, blas]))
+""", **clean)
+
+
+def test_small_nets_get_one_blas_thread():
+    said, threads = limits(128)
+    assert said.startswith("1 BLAS thread") and set(threads) <= {1}
+
+
+def test_large_nets_and_the_users_own_choice_are_left_alone():
+    assert limits(1024)[0].startswith("BLAS threads by default")
+    said, threads = limits(128, OMP_NUM_THREADS="2")
+    assert said.startswith("OMP_NUM_THREADS=2") and set(threads) <= {min(2, os.cpu_count())}
