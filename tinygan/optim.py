@@ -66,16 +66,25 @@ class Optimizer:
             raise ValueError(f"{type(self).__name__}.step: expected gradients of shapes {[c.shape for c in self.changes]}, "
                              f"got {[g.shape for g in grads]}")
         np.concatenate([g.reshape(-1) for g in grads], out=self.gradient)
-        lr = self.lr(self.steps) if callable(self.lr) else self.lr
-        self.steps += 1
+        rates = backend.fresh(self.advance)
         for block in self.blocks:
             state = [vector[block] for vector in self.state.values()]
             change = self.change[block]
-            self.update(lr, self.gradient[block], change, self.scratch[:len(change)], *state)
+            self.update(rates, self.gradient[block], change, self.scratch[:len(change)], *state)
         for p, change in zip(self.parameters, self.changes):
             p.decrease(change)
 
-    def update(self, lr: float, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+    def advance(self) -> Array:
+        """Count a step; the numbers of ``rates`` for it, in the parameters' dtype."""
+        lr = self.lr(self.steps) if callable(self.lr) else self.lr
+        self.steps += 1
+        return backend.scalars(self.rates(lr), like=self.change)
+
+    def rates(self, lr: float) -> tuple[float, ...]:
+        """The numbers in ``update`` that change from step to step, at step ``steps``: the learning rate first."""
+        return (lr,)
+
+    def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
         """Set ``change`` and update the state in place, for one block of the flat vectors."""
         raise NotImplementedError
 
@@ -109,16 +118,16 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = momentum, nesterov
         super().__init__(parameters, lr)
 
-    def update(self, lr: float, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+    def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
         (b,) = state
         b *= self.momentum
         b += g
         if self.nesterov:
             np.multiply(b, self.momentum, out=change)
             change += g
-            change *= lr
+            change *= rates[0]
         else:
-            np.multiply(b, lr, out=change)
+            np.multiply(b, rates[0], out=change)
 
 
 class RMSprop(Optimizer):
@@ -130,7 +139,7 @@ class RMSprop(Optimizer):
         self.alpha, self.eps = alpha, eps
         super().__init__(parameters, lr)
 
-    def update(self, lr: float, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+    def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
         (v,) = state
         np.multiply(g, g, out=scratch)
         scratch *= 1 - self.alpha
@@ -139,7 +148,7 @@ class RMSprop(Optimizer):
         np.sqrt(v, out=scratch)
         scratch += self.eps
         np.divide(g, scratch, out=change)
-        change *= lr
+        change *= rates[0]
 
 
 class Adam(Optimizer):
@@ -157,7 +166,11 @@ class Adam(Optimizer):
         self.betas, self.eps = betas, eps
         super().__init__(parameters, lr)
 
-    def update(self, lr: float, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+    def rates(self, lr: float) -> tuple[float, ...]:
+        """The learning rate and the factor of v's root, each with its bias correction."""
+        return lr / (1 - self.betas[0] ** self.steps), (1 - self.betas[1] ** self.steps) ** -0.5
+
+    def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
         m, v = state
         b1, b2 = self.betas
         np.multiply(g, 1 - b1, out=scratch)
@@ -168,10 +181,10 @@ class Adam(Optimizer):
         v *= b2
         v += scratch
         np.sqrt(v, out=scratch)
-        scratch *= (1 - b2 ** self.steps) ** -0.5
+        scratch *= rates[1]
         scratch += self.eps
         np.divide(m, scratch, out=change)
-        change *= lr / (1 - b1 ** self.steps)
+        change *= rates[0]
 
 
 class WeightClip:
@@ -204,7 +217,12 @@ class ExponentialMovingAverage:
 
     def update(self) -> None:
         """Move the average towards the source's present values."""
-        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
+        weight = backend.fresh(self.advance)[0]
         for average, source in self.pairs:
             average.decrease((average.data - source.data) * weight)
+
+    def advance(self) -> Array:
+        """Count an update; its 1 - d, in the dtype of the parameters."""
+        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        return backend.scalars([weight], like=self.pairs[0][0].data)

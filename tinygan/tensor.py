@@ -63,11 +63,15 @@ class Tensor:
         if np.shape(value) != self.shape:
             raise ValueError(f"assign: expected shape {self.shape}, got {np.shape(value)}")
         self._data[...] = value
-        self._serial = next(serials)
+        self.touch()
 
     def decrease(self, amount: Array) -> None:
         """``assign(self - amount)`` without a temporary array."""
         np.subtract(self._data, amount, out=self._data)
+        self.touch()
+
+    def touch(self) -> None:
+        """Make the graphs recorded before stale, after the memory was written to."""
         self._serial = next(serials)
 
     data = property(attrgetter("_data"), assign, doc="The array; setting it is ``assign``.")
