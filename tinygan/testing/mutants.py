@@ -1,0 +1,212 @@
+"""Planted bugs: wrong derivative rules, to see whether a check notices them.
+
+``planted(primitive, slot, wrong)`` puts ``wrong(rule)`` in place of a rule for a while. ``hunt`` plants every kind of bug
+into a primitive and checks it: a mutant is killed by a GradcheckError or by any other exception, and it is equivalent,
+and does not count, where its gradients of all orders are those of the right rule at every input tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..tensor import PRIMITIVES, EverySlot, Primitive, Tensor, Variadic, value_of
+from .gradcheck import GradcheckError, Inconclusive, cotangent_for, derivative, gradcheck
+from .samplers import SAMPLERS, Case, Picker
+
+Rule = Callable[..., Any]
+Kind = Callable[[Rule], Rule]
+
+
+def result(change: Callable[[Any], Any]) -> Kind:
+    """A bug that changes what a rule returns."""
+    return lambda rule: lambda *arguments, **statics: change(rule(*arguments, **statics))
+
+
+def factor(c: float) -> Kind:
+    """Off by a factor."""
+    return result(lambda share: share * c)
+
+
+def zeroed(share: Any) -> Any:
+    """The first element lost."""
+    mask = np.ones_like(value_of(share))
+    mask[(0,) * mask.ndim] = 0 if mask.size else 1
+    return share * mask
+
+
+def last_scaled(share: Any) -> Any:
+    """The last element off by one in a million."""
+    mask = np.ones_like(value_of(share))
+    if mask.size:
+        mask[(-1,) * mask.ndim] = 1 + 1e-6
+    return share * mask
+
+
+def transposed(share: Any) -> Any:
+    """The last two axes exchanged, where the shape hides it."""
+    return ops.swapaxes(share, -1, -2) if share.ndim > 1 and share.shape[-1] == share.shape[-2] else share
+
+
+def reversed_(share: Any) -> Any:
+    """The elements along the first axis in reverse."""
+    return ops.getitem(share, slice(None, None, -1)) if share.ndim else share
+
+
+def shifted(share: Any) -> Any:
+    """The elements along the last axis off by one."""
+    if not share.ndim or share.shape[-1] < 2:
+        return share
+    return ops.getitem(share, (Ellipsis, np.roll(np.arange(share.shape[-1]), 1)))
+
+
+def leaked(share: Any) -> Any:
+    """A millionth of the neighbour's gradient added."""
+    return share + 1e-6 * shifted(share)
+
+
+def averaged(share: Any) -> Any:
+    """The mean over the first axis in place of the gradient: a wrong reduction."""
+    return share * 0 + ops.sum(share, axis=0, keepdims=True) / len(share) if share.ndim and len(share) else share
+
+
+def single(share: Any) -> Any:
+    """Rounded to float32 on the way."""
+    return ops.astype(ops.astype(share, np.float32), np.float64)
+
+
+def not_summed(rule: Rule) -> Rule:
+    """The sum over broadcast axes missing: their first element taken instead."""
+    def wrong(g: Any, y: Any, *inputs: Any, **statics: Any) -> Any:
+        share = rule(g, y, *inputs, **statics)
+        for x in inputs:  # the argument whose shape the share has to be summed to
+            if np.ndim(value_of(x)) and value_of(x).shape != share.shape and value_of(x).size < share.size:
+                shape = (1,) * (share.ndim - x.ndim) + x.shape
+                first = tuple(slice(0, 1) if n == 1 else slice(None) for n in shape)
+                return ops.reshape(ops.getitem(share, first), x.shape)
+        return share
+    return wrong
+
+
+def broadcast_twice(rule: Rule) -> Rule:
+    """The sum over broadcast axes taken for a mean."""
+    def wrong(g: Any, y: Any, *inputs: Any, **statics: Any) -> Any:
+        share = rule(g, y, *inputs, **statics)
+        smallest = min((value_of(x).size for x in inputs if np.ndim(value_of(x))), default=share.size)
+        return share * (smallest / share.size) if share.size else share
+    return wrong
+
+
+def frozen(*which: str) -> Kind:
+    """Values of the forward pass held constant: right at order 1, wrong from order 2."""
+    def kind(rule: Rule) -> Rule:
+        def wrong(g: Any, y: Any, *inputs: Any, **statics: Any) -> Any:
+            y = value_of(y) if "result" in which else y
+            inputs = tuple(map(value_of, inputs)) if "arguments" in which else inputs
+            return rule(g, y, *inputs, **statics)
+        return wrong
+    return kind
+
+
+def frozen_cotangent(rule: Rule) -> Rule:
+    """The cotangent held constant: right at order 1, wrong from order 2."""
+    return lambda g, *rest, **statics: rule(value_of(g), *rest, **statics)
+
+
+def drifting(power: int) -> Kind:
+    """A term (x - x0)^power with x0 the value of x: right up to order ``power``, wrong at the next."""
+    def kind(rule: Rule) -> Rule:
+        def wrong(g: Any, y: Any, *inputs: Any, **statics: Any) -> Any:
+            share = rule(g, y, *inputs, **statics)
+            for x in inputs:
+                if isinstance(x, Tensor):
+                    away = x - x.data
+                    return share + share * ops.sum(away if power == 1 else away * away)
+            return share
+        return wrong
+    return kind
+
+
+KINDS: dict[str, Kind] = {
+    "sign": factor(-1.0), "twice": factor(2.0), "half": factor(0.5), "dropped": factor(0.0),
+    **{f"times {c}": factor(c) for c in (1.1, 1.01, 1.001, 1.0005, 1.0001, 1.00001, 1.000001, 1.0000001)},
+    "element zeroed": result(zeroed), "element off by 1e-6": result(last_scaled), "transposed": result(transposed),
+    "reversed": result(reversed_), "shifted": result(shifted), "leaked": result(leaked), "averaged": result(averaged),
+    "float32": result(single), "not summed": not_summed, "sum for mean": broadcast_twice,
+    "result frozen": frozen("result"), "arguments frozen": frozen("arguments"),
+    "both frozen": frozen("result", "arguments"), "cotangent frozen": frozen_cotangent,
+    "wrong from order 2": drifting(1), "wrong from order 3": drifting(2),
+    "clipped": result(lambda share: ops.minimum(ops.maximum(share, -3.0), 3.0)),
+    "not a number": result(lambda share: share * np.where(np.abs(value_of(share)) < 0.1, np.nan, 1.0)),
+}
+
+
+@contextmanager
+def planted(primitive: Primitive, slot: int, wrong: Kind) -> Iterator[None]:
+    """The primitive with ``wrong(rule)`` in place of the rule of one argument (of every one, if it takes any number)."""
+    right = primitive.rules
+    if isinstance(primitive, Variadic):
+        primitive.rules = EverySlot(wrong(right.rule))  # type: ignore[attr-defined]
+    else:
+        primitive.rules = tuple(wrong(rule) if rule and i == slot else rule for i, rule in enumerate(right))
+    try:
+        yield
+    finally:
+        primitive.rules = right
+
+
+def slots(primitive: Primitive) -> list[int]:
+    """The arguments that have a rule."""
+    return [0] if isinstance(primitive, Variadic) else [i for i, rule in enumerate(primitive.rules) if rule]
+
+
+def gradients(case: Case, order: int) -> list[np.ndarray]:
+    """The gradients of every order at a case, for cotangents that are always the same."""
+    rng, results = np.random.default_rng(0), []
+    inputs, f = list(case.inputs), lambda *tensors: [case.f(*tensors)]
+    for _ in range(order):
+        values = [value_of(y) for y in f(*map(Tensor, inputs))]
+        f, inputs = derivative(f, len(inputs)), inputs + [cotangent_for(y, rng) for y in values]
+        results += [value_of(g) for g in f(*map(Tensor, inputs))]
+    return results
+
+
+def verdict(cases: Sequence[Case], order: int, primitive: Primitive, slot: int, wrong: Kind) -> str:
+    """'killed', 'survived' or 'equivalent' for one mutant."""
+    with planted(primitive, slot, wrong):
+        for level in range(1, order + 1):
+            for case, seed in zip(cases, count()):
+                try:
+                    gradcheck(case.f, case.inputs, order=level, lowest=level, seed=seed, probes=1, explain=False)
+                except Inconclusive:
+                    continue
+                except (GradcheckError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+                    return "killed"
+    for case in cases:
+        with np.errstate(all="ignore"):
+            right = gradients(case, order)
+            with planted(primitive, slot, wrong):
+                mutated = gradients(case, order)
+        for a, b in zip(right, mutated):
+            if not np.allclose(a, b, rtol=1e-12, atol=1e-12 * float(np.max(np.abs(a), initial=0)), equal_nan=True):
+                return "survived"
+    return "equivalent"
+
+
+def cases_of(name: str, number: int, seed: int = 0) -> list[Case]:
+    """Seeded cases of a primitive."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    return [SAMPLERS[name](Picker(rng)) for _ in range(number)]
+
+
+def hunt(name: str, kinds: Sequence[str] = tuple(KINDS), *, number: int = 12, order: int = 3,
+         seed: int = 0) -> dict[str, str]:
+    """{"kind in argument i": 'killed', 'survived' or 'equivalent'} for every bug of these kinds in a primitive."""
+    primitive, cases = PRIMITIVES[name], cases_of(name, number, seed)
+    return {f"{kind} in argument {slot}": verdict(cases, order, primitive, slot, KINDS[kind])
+            for slot in slots(primitive) for kind in kinds}
