@@ -258,7 +258,7 @@ class Trainer:
 def score(data: DataSet, samples: np.ndarray, rng: np.random.Generator, threshold: float = 3.0) -> dict[str, float]:
     """Scores of samples (networks' units): modes where they are known, the sliced Wasserstein distance always."""
     real = data.draw(rng, min(len(samples), 2500))
-    scores = {"sliced_wasserstein": float(metrics.sliced_wasserstein(real, samples[:2500], rng))}
+    scores = {"sliced_wasserstein": float(metrics.sliced_wasserstein(real, samples[:2500], rng, projections=64))}
     if data.centers is not None and data.sigma is not None:
         found = metrics.mode_coverage(samples, data.centers, data.sigma, threshold)
         scores |= {"modes": found.captured, "high_quality": found.high_quality, "reverse_kl": found.reverse_kl}
