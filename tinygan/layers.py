@@ -71,6 +71,8 @@ class Module:
         faults += [f"unexpected {name}" for name in state if name not in own]
         faults += [f"{name} has shape {np.shape(state[name])}, expected {t.shape}"
                    for name, t in own.items() if name in state and np.shape(state[name]) != t.shape]
+        faults += [f"{name} has dtype {state[name].dtype}, expected real numbers" for name in own
+                   if name in state and getattr(state[name], "dtype", np.dtype(float)).kind not in "fiub"]
         if faults:
             raise ValueError("load_state_dict: " + "; ".join(faults))
         for name, t in own.items():
