@@ -38,6 +38,7 @@ class Optimizer:
     """
 
     slots: tuple[str, ...] = ()  # names of the state vectors
+    counters = ("steps",)  # attributes that change with every step
 
     def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule) -> None:
         name = type(self).__name__
@@ -207,6 +208,8 @@ class ExponentialMovingAverage:
     d = min(decay, (1 + t) / (10 + t)) at update t = 0, 1, ... forgets the random start early on. The weights of a
     generator averaged over its training sample better than the last ones (Yazici et al. 2019).
     """
+
+    counters = ("updates",)
 
     def __init__(self, source: Any, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
