@@ -1,0 +1,23 @@
+"""Settings shared by all tests: hypothesis profiles (HYPOTHESIS_PROFILE=thorough for nights) and the ``gpu`` marker."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tinygan import backend
+
+COMMON = dict(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", derandomize=True, database=None, max_examples=25, **COMMON)
+settings.register_profile("thorough", derandomize=False, max_examples=1000, **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    count, reason = backend.gpu_count()
+    thorough = "thorough" in (config.option.markexpr or "")
+    for item in items:
+        if not count and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+        if not thorough and item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.skip(reason="long form; run with -m thorough"))

@@ -1,0 +1,396 @@
+"""The checker itself: what it must accept, what it must reject, what it must leave open, and how exact it is."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tinygan as tg
+from tinygan import ops
+from tinygan.testing import GradcheckError, GradReport, Inconclusive, check_vjp, gradcheck
+from tinygan.testing.mutants import cases_of
+from tinygan.testing.samplers import SAMPLERS
+
+checker = sys.modules["tinygan.testing.gradcheck"]  # the module; the name in the package is the function
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((3, 4))
+SQUARE = RNG.standard_normal((3, 3))
+LATTICE = RNG.integers(-2, 3, (4, 5)).astype(float)
+
+
+def square(x):
+    return x * x
+
+
+def square_vjp(g, x):
+    return (2 * g * x,)
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def max_vjp(shares):
+    def vjp(g, x):
+        hits = (x == x.max(0)).astype(float)
+        return (g * (hits / hits.sum(0) if shares else hits),)
+    return vjp
+
+
+CORRECT = {
+    "0-d": (square, square_vjp, [np.array(2.0)]),
+    "NumPy scalar": (square, square_vjp, [np.float64(2.0)]),
+    "Python number": (square, square_vjp, [2.0]),
+    "one bare array": (square, square_vjp, X),
+    "scalar output": (lambda x: float((x * x).sum()), square_vjp, [X]),
+    "empty": (square, square_vjp, [np.zeros((0, 3))]),
+    "empty sum": (lambda x: x.sum(), lambda g, x: (g * np.ones_like(x),), [np.zeros((0, 3))]),
+    "empty output": (lambda x: x[:0], lambda g, x: (np.zeros_like(x),), [X]),
+    "the input itself": (lambda x: x, lambda g, x: (g,), [X]),
+    "stride 0": (square, square_vjp, [np.broadcast_to(X[0], (3, 4))]),
+    "negative stride": (square, square_vjp, [X[::-1, ::2]]),
+    "read-only": (square, square_vjp, [np.broadcast_to(X, X.shape)]),
+    "an input twice": (lambda a, b: a * b, lambda g, a, b: (g * b, g * a), [X, X]),
+    "integer input": (lambda x, i: x[i], lambda g, x, i: (np.bincount(i, g, 4), None), [X[0], np.array([1, 1, 3])]),
+    "float32": (square, square_vjp, [X.astype(np.float32)]),
+    "relu at 0": (relu, lambda g, x: (g * (x > 0),), [LATTICE]),
+    "relu' (0) = 1/2": (relu, lambda g, x: (g * ((x > 0) + 0.5 * (x == 0)),), [LATTICE]),
+    "sum of relu at 0": (lambda x: relu(x).sum(), lambda g, x: (g * (x > 0),), [LATTICE]),
+    "ties shared": (lambda x: x.max(0), max_vjp(True), [LATTICE]),
+    "ties to the first": (lambda x: x.max(0), lambda g, x: ((np.arange(len(x))[:, None] == x.argmax(0)) * g,), [LATTICE]),
+    "kinks of both kinds": (lambda x: relu(x[0]) - relu(x[1]), lambda g, x: (np.stack([g * (x[0] > 0), -g * (x[1] > 0)]),),
+                            [np.array([[0, 1.0, 2], [0, -1, 3]])]),
+    "near kinks": (relu, lambda g, x: (g * (x > 0),), [np.array([1e-7, -1e-7, 1e-6, -1e-5, 1, 2, -1, -2, 3])]),
+    "jumps elsewhere": (np.floor, lambda g, x: (g * 0,), [X]),
+    "sqrt near 0": (np.sqrt, lambda g, x: (0.5 * g / np.sqrt(x),), [np.array([1e-7, 1e-3, 0.1, 1, 4])]),
+    "sqrt at 0, others not": (np.sqrt, lambda g, x: (0.5 * g / np.sqrt(x),), [np.array([0, 1.0, 2])]),
+    "log near 0": (np.log, lambda g, x: (g / x,), [np.array([1e-7, 1e-5, 0.1, 1, 4])]),
+    "one pole": (lambda x: 1 / x, lambda g, x: (-g / x**2,), [np.array([0, 1.0, 2])]),
+    "softmax sums to 1": (lambda x: (np.exp(x) / np.exp(x).sum()).sum(), lambda g, x: (g * 0 * x,), [X]),
+    "centered mean": (lambda x: (x - x.mean()).mean(), lambda g, x: (g * 0 * x,), [X * 1e3]),
+    "fast": (lambda x: np.sin(1e4 * x), lambda g, x: (g * 1e4 * np.cos(1e4 * x),), [X]),
+    "huge": (square, square_vjp, [X * 1e100]),
+    "tiny": (square, square_vjp, [X * 1e-100]),
+}
+
+
+@pytest.mark.parametrize("name", CORRECT)
+def test_accepts(name):
+    assert isinstance(check_vjp(*CORRECT[name]), GradReport)
+
+
+def change_input(g, x):
+    x *= 2
+    return (g * x,)
+
+
+def change_cotangent(g, x):
+    g *= 2
+    return (g * x,)
+
+
+def one_element(g, x):
+    share = 2 * g * x
+    share[777] *= 1.5
+    return (share,)
+
+
+STREAM = np.random.default_rng(1)
+WRONG = {
+    "sign": (square, lambda g, x: (-2 * g * x,), [X]),
+    "factor 1 + 1e-8": (square, lambda g, x: (2 * (1 + 1e-8) * g * x,), [X]),
+    "float32 on the way": (square, lambda g, x: ((2 * g * x).astype(np.float32).astype(float),), [X]),
+    "one of 20,000": (square, one_element, [np.random.default_rng(2).standard_normal(20_000)]),
+    "one of 20,000 of a sum": (lambda x: (x * x).sum(), one_element, [np.random.default_rng(2).standard_normal(20_000)]),
+    "0-d": (square, lambda g, x: (3 * g * x,), [np.float64(2.0)]),
+    "shape (1,) for ()": (square, lambda g, x: (np.reshape(2 * g * x, (1,)),), [np.array(2.0)]),
+    "shape, empty": (square, lambda g, x: (np.zeros((3, 0)),), [np.zeros((0, 3))]),
+    "dtype": (square, lambda g, x: ((2 * g * x).astype(np.float32),), [X]),
+    "dtype, empty": (square, lambda g, x: (np.zeros((0, 3), np.float32),), [np.zeros((0, 3))]),
+    "float64 for float32": (square, lambda g, x: ((2 * g * x).astype(float),), [X.astype(np.float32)]),
+    "integers": (lambda x: x * 0 + 1, lambda g, x: (np.zeros(x.shape, int),), [X]),
+    "too few": (square, lambda g, x: (), [np.zeros((0, 3))]),
+    "too many": (square, lambda g, x: (2 * g * x, g), [X]),
+    "a bare array": (square, lambda g, x: 2 * g * x, [X]),
+    "None": (square, lambda g, x: None, [X]),
+    "None inside": (square, lambda g, x: (None,), [X]),
+    "NaN": (square, lambda g, x: (np.where(x > 1, np.nan, 2 * g * x),), [X]),
+    "NaN, 0-d": (square, lambda g, x: (np.float64(np.nan),), [np.array(2.0)]),
+    "NaN at a kink": (lambda x: np.sqrt((x * x).sum()), lambda g, x: (g * x / np.sqrt((x * x).sum()),), [np.zeros(3)]),
+    "NaN, empty output": (lambda x: x[:0], lambda g, x: (np.full_like(x, np.nan),), [X]),
+    "something from nothing": (lambda x: x[:0], lambda g, x: (np.ones_like(x),), [X]),
+    "infinite": (square, lambda g, x: (g * np.inf,), [np.array([1.0, 2])]),
+    "f changes its input": (lambda x: np.multiply(x, 2, out=x), lambda g, x: (2 * g,), [X.copy()]),
+    "vjp changes the input": (square, change_input, [X.copy()]),
+    "vjp changes a read-only input": (square, change_input, [np.broadcast_to(X[0], (3, 4))]),
+    "vjp changes the cotangent": (square, change_cotangent, [X]),
+    "f not deterministic": (lambda x: x * STREAM.random(), lambda g, x: (g,), [X]),
+    "vjp not deterministic": (square, lambda g, x: (2 * g * x * (1 + 1e-12 * STREAM.random()),), [X]),
+    "clipped": (square, lambda g, x: (np.clip(2 * g * x, -10, 10),), [X]),
+    "not linear": (square, lambda g, x: (2 * g * x + 1e-7 * g * g,), [X]),
+    "constant added": (square, lambda g, x: (2 * g * x + 1e-12,), [X]),
+    "relu' (0) = 5": (relu, lambda g, x: (g * ((x > 0) + 5.0 * (x == 0)),), [LATTICE]),
+    "relu' (0) = -1": (relu, lambda g, x: (g * ((x > 0) - 1.0 * (x == 0)),), [LATTICE]),
+    "abs' (0) = 2": (np.abs, lambda g, x: (g * (np.sign(x) + 2.0 * (x == 0)),), [LATTICE]),
+    "relu' (0) = 5, summed": (lambda x: relu(x).sum(), lambda g, x: (g * ((x > 0) + 5.0 * (x == 0)),), [LATTICE]),
+    "ties counted twice": (lambda x: x.max(0), max_vjp(False), [LATTICE]),
+    "slope of a step": (np.floor, lambda g, x: (g,), [X]),
+    "beside an infinite slope": (np.sqrt, lambda g, x: (0.50001 * g / np.sqrt(x),), [np.array([0, 1.0, 2])]),
+    "log of x + 1e-8": (np.log, lambda g, x: (g / (x + 1e-8),), [np.array([0.01, 0.1, 1, 4])]),
+    "broadcast not summed": (lambda a, b: a * b, lambda g, a, b: (g * b, g * a), [X, X[0]]),
+    "elements exchanged": (lambda x: 2 * x, lambda g, x: (2 * g[::-1],), [1.1 + LATTICE / 100]),
+    "transposed": (lambda a, b: a @ b, lambda g, a, b: ((g @ b.T).T, a.T @ g), [SQUARE, SQUARE + 1]),
+    "cross term": (lambda a, b: a * b * b, lambda g, a, b: (g * b * b, g * a * b), [X, X + 1]),
+    "small beside large": (lambda a, b: 1e6 * a.sum() + 1e-3 * b.sum(),
+                           lambda g, a, b: (g * 1e6 * np.ones_like(a), g * 1.01e-3 * np.ones_like(b)), [X, X[0]]),
+    "small output beside large": (lambda x: np.stack([1e6 * x[0], 1e-6 * x[1]]),
+                                  lambda g, x: (np.stack([1e6 * g[0], 1.000001e-6 * g[1]]),), [X[:2]]),
+    "raises": (square, lambda g, x: 1 / 0, [X]),
+    "memory order": (lambda a: a, lambda g, a: (g.ravel().reshape(a.shape, order="F"),), [np.asfortranarray(X)]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_rejects(name):
+    f, vjp, inputs = WRONG[name]
+    before = [np.array(x) for x in inputs]
+    with pytest.raises(GradcheckError):
+        check_vjp(f, vjp, inputs)
+    assert all(np.array_equal(a, b) for a, b in zip(before, inputs))  # restored, if the rule had changed them
+
+
+OPEN = {
+    "all at jumps": (np.floor, lambda g, x: (g * 0,), [LATTICE]),
+    "all at kinks": (np.abs, lambda g, x: (g * np.sign(x),), [np.zeros(4)]),
+    "outside the domain": (np.log, lambda g, x: (g / x,), [-np.ones(3)]),
+    "vertical everywhere": (np.sqrt, lambda g, x: (0.5 * g / np.sqrt(x),), [np.zeros(2)]),
+    "not a number everywhere": (lambda x: x * np.nan, lambda g, x: (g * x,), [X]),
+    "noise": (lambda x: x + 1e-3 * np.sin(1e9 * x), lambda g, x: (g,), [X]),
+    "float32 inside": (lambda x: (x.astype(np.float32) ** 2).astype(float), square_vjp, [X]),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_leaves_open(name):
+    with pytest.raises(Inconclusive):
+        check_vjp(*OPEN[name])
+
+
+def test_error_names_the_element_and_the_cause():
+    weights = np.arange(1.0, 13).reshape(3, 4)
+
+    def vjp(g, x):
+        share = g * weights
+        share[1, 2] = -share[1, 2]
+        return (share,)
+
+    with pytest.raises(GradcheckError, match="sign flipped") as caught:
+        check_vjp(lambda x: x * weights, vjp, [X])
+    error = caught.value
+    assert error.element == (0, (1, 2)) and error.output == (1, 2) and error.hint == "sign flipped"
+    assert error.analytic == -7 and error.numeric == pytest.approx(7, abs=1e-9) and error.error < 1e-9
+    assert error.ratio == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda s: s * 2, "counted twice"), (lambda s: s * 0.5, "halved"), (lambda s: s * 0, "missing"),
+    (lambda s: s.T.copy(), "transposed"), (lambda s: s.astype(np.float32).astype(float), "float32"),
+    (lambda s: s * 1.25, "factor 1.25")])
+def test_hints(change, words):
+    with pytest.raises(GradcheckError, match=words):
+        check_vjp(lambda x: np.exp(x) * 3, lambda g, x: (change(3 * g * np.exp(x)),), [SQUARE])
+
+
+def test_wrong_use():
+    for inputs in ([np.array([1j])], [np.array(["a"])], [np.array([1, 2])]):
+        with pytest.raises(TypeError):
+            check_vjp(square, square_vjp, inputs)
+    with pytest.raises(ValueError, match="order"):
+        gradcheck(ops.exp, [X], order=0)
+
+
+def test_one_probe_costs_the_same_for_any_size():
+    counts = [check_vjp(np.tanh, lambda g, x: (g * (1 - np.tanh(x) ** 2),), [np.linspace(-2, 2, n)]).evaluations
+              for n in (1, 10, 10_000)]
+    assert counts[0] == counts[1] == counts[2] == 64
+
+
+# --------------------------------------------------------------------------------------- functions of Tensors
+
+
+def test_orders_inputs_and_constants():
+    assert gradcheck(lambda a, b: ops.tanh(a * b).sum(), [X, X[0]], order=3).order == 3
+    assert gradcheck(lambda a, b: a * b, [tg.Tensor(X)] * 2, order=2).order == 2  # one object twice
+    gradcheck(lambda x, i: x[i] * x[i], [X[0], np.array([1, 1, 3])], order=2)
+    gradcheck(lambda x: np.ones(3), [X], order=2)  # a constant: the gradient is zero, and that is right
+    gradcheck(lambda x: x, [X], order=2)
+    gradcheck(ops.exp, [np.float32(2)], order=2)
+
+
+@pytest.mark.parametrize("order, f", [
+    (1, lambda x: ops.multiply(x, x.data)),
+    (1, lambda x: np.sum(x.data ** 2)),
+    (2, lambda x: captured(x, 1)),
+    (3, lambda x: captured(x, 2)),
+], ids=["half the product rule", "graph cut", "constant from order 2", "constant from order 3"])
+def test_forward_values_captured_as_constants(order, f):
+    if order > 1:
+        assert gradcheck(f, [X], order=order - 1)
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(f, [X], order=order)
+    assert caught.value.order == order
+
+
+def captured(x, power):
+    """exp with a rule in which a factor is a constant that hides until order ``power`` + 1."""
+    op = tg.tensor.Primitive(lambda x: np.exp(x), broadcasts=False)
+    op.rules = (lambda g, y, x: g * y + g * ((x - getattr(x, "data", x)) ** power),)
+    return op(x)
+
+
+def test_missing_cross_term_at_order_2():
+    op = tg.tensor.Primitive(lambda a, b: a * b, broadcasts=False)
+    op.rules = (lambda g, y, a, b: g * tg.tensor.value_of(b), lambda g, y, a, b: g * a)
+    assert gradcheck(op, [X, X + 1])
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(op, [X, X + 1], order=2)
+    assert caught.value.order == 2
+
+
+# ------------------------------------------------------------------------------- exactness and false alarms
+
+KNOWN = [
+    (np.exp, np.exp), (np.sin, np.cos), (np.tanh, lambda x: 1 / np.cosh(x) ** 2), (np.sinh, np.cosh),
+    (np.arctan, lambda x: 1 / (1 + x * x)), (lambda x: x**3, lambda x: 3 * x**2), (np.cbrt, lambda x: 1 / (3 * np.cbrt(x) ** 2)),
+    (lambda x: 1 / (2 + x * x), lambda x: -2 * x / (2 + x * x) ** 2),
+    (lambda x: np.log(1 + x * x), lambda x: 2 * x / (1 + x * x)), (lambda x: np.sqrt(1 + x * x), lambda x: x / np.sqrt(1 + x * x))]
+
+
+def slope_errors(number=40):
+    """Relative errors of the numerical derivative, and of its own estimate of them, on functions of known derivatives."""
+    rng, errors, estimates = np.random.default_rng(0), [], []
+    for f, derivative in KNOWN:
+        for _ in range(number):
+            x = rng.standard_normal(5)
+            problem = checker.Problem(lambda a: [f(a)], lambda v, a: [v[0] * derivative(a)], [x])
+            u = problem.direction(rng, np.ones(5))
+            s = problem.slope(u)
+            true = derivative(x) * u
+            size = np.max(np.abs(true))
+            errors += list(np.abs(s.value - true)[s.decided] / size)
+            estimates += list(s.error[s.decided] / size)
+    return np.array(errors), np.array(estimates)
+
+
+def test_the_numerical_derivative_is_exact():
+    errors, estimates = slope_errors()
+    assert errors.size >= 0.98 * 5 * 40 * len(KNOWN)
+    assert np.median(errors) < 1e-14 and np.quantile(errors, 0.99) < 1e-12 and errors.max() < 1e-11
+    assert np.mean(errors > checker.SAFETY * estimates + 1e-15) == 0
+
+
+def false_alarms(number, seed=0):
+    """(rejections, inconclusive, cases) over correct rules: every primitive, every family of inputs and scale."""
+    rejected, undecided, cases = [], 0, 0
+    for name in SAMPLERS:
+        for k, case in enumerate(cases_of(name, number, seed)):
+            cases += 1
+            try:
+                gradcheck(case.f, case.inputs, order=1, seed=seed + k, probes=1)
+            except GradcheckError as error:
+                rejected.append((name, seed + k, str(error)))
+            except Inconclusive:
+                undecided += 1
+    return rejected, undecided, cases
+
+
+def test_no_false_alarms(capsys):
+    rejected, undecided, cases = false_alarms(145, seed=20)
+    with capsys.disabled():
+        print(f"\n  false alarms: {len(rejected)} of {cases} cases, inconclusive: {undecided}")
+    assert cases >= 5000 and len(rejected) <= 1, rejected
+    assert undecided < 0.02 * cases
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", range(1000, 1010))
+def test_no_false_alarms_thorough(seed):
+    rejected, undecided, cases = false_alarms(1000, seed)
+    assert len(rejected) <= cases // 5000 and undecided < 0.02 * cases, rejected
+
+
+# ------------------------------------------------------------------------------------ mutants of the checker
+
+
+def failures():
+    """The names of this file's cases on which the checker, as it stands now, is wrong."""
+    cases = [(GradcheckError, WRONG), (GradReport, CORRECT), (Inconclusive, OPEN)]
+    for expected, table in cases:
+        for name, (f, vjp, inputs) in table.items():
+            try:
+                outcome = check_vjp(f, vjp, inputs, explain=False)
+            except Exception as problem:
+                outcome = problem
+            if not isinstance(outcome, expected):
+                yield name
+    errors, estimates = slope_errors(3)
+    if np.quantile(errors, 0.99) > 1e-12 or (errors > checker.SAFETY * estimates + 1e-15).any():
+        yield "exactness"
+
+
+def wrong_weight(slopes, noise, base, ridders=checker.ridders):
+    return ridders(slopes, noise, base + 1)
+
+
+def no_estimate(slopes, noise, base, ridders=checker.ridders):
+    value, error = ridders(slopes, noise, base)
+    return value, np.where(np.isfinite(error), 0.0, error)
+
+
+def scaled(slopes, noise, base, ridders=checker.ridders):
+    value, error = ridders(slopes, noise, base)
+    return value, error * 1000
+
+
+CHECKER_MUTANTS = {
+    "comparison dropped": ("Check.compare", lambda self, v, u, s: None),
+    "tolerance times 1000": ("SAFETY", 10_000),
+    "rtol times 1000": ("Check.__init__", None),
+    "kink mask stuck on": ("bends", lambda plus, y, minus, h, noise: np.ones(plus.shape, bool)),
+    "kink mask stuck off": ("bends", lambda plus, y, minus, h, noise: np.zeros(plus.shape, bool)),
+    "wrong Ridders weight": ("ridders", wrong_weight),
+    "no error estimate": ("ridders", no_estimate),
+    "error estimate times 1000": ("ridders", scaled),
+    "no second ladder": ("LADDERS", ((2, 16),)),
+    "kinks not looked at": ("Check.kinks", lambda self, u: None),
+    "form not looked at": ("Check.form", lambda self, v, g: np.isfinite(g)),
+    "elements at kinks not taken out": ("Check.unstick", lambda self, u: u),
+    "undecided passes": ("Problem.limit", lambda self: np.inf),
+    "everything decided": ("Problem.scale", lambda self, value, u: np.full(value.shape, 1e300)),
+    "mutation not looked at": ("same", lambda a, b: True),
+    "cotangent of ones": ("signed", lambda rng, n: np.ones(n)),
+    "plain cotangents only": ("Check.cotangents", lambda self, s: [checker.signed(self.rng, s.value.size) * s.decided]),
+    "staircases not noticed": ("scatter_of", lambda slopes, h, base: np.zeros(slopes.shape[1])),
+}
+
+
+def test_the_checker_has_no_failures():
+    assert list(failures()) == []
+
+
+@pytest.mark.parametrize("name", CHECKER_MUTANTS)
+def test_mutants_of_the_checker_are_killed(name, monkeypatch):
+    where, mutant = CHECKER_MUTANTS[name]
+    if mutant is None:
+        init = checker.Check.__init__
+        mutant = lambda self, problem, rng, probes, rtol, explain: init(self, problem, rng, probes, 1000 * rtol, explain)
+    owner, _, attribute = where.rpartition(".")
+    monkeypatch.setattr(getattr(checker, owner) if owner else checker, attribute, mutant)
+    assert next(failures(), None), f"the checker's own tests do not notice: {name}"
+
+
+def test_the_checker_needs_numpy_alone():
+    code = ("import sys; import tinygan.testing; from tinygan.testing import gradcheck, check_vjp; "
+            "sys.exit(any(m in sys.modules for m in ('hypothesis', 'pytest', 'matplotlib', 'cupy')))")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
