@@ -1,0 +1,386 @@
+"""A program's replay is the eager step, bit for bit; what cannot be replayed raises."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import tinygan as tg
+from tinygan import backend, losses, ops
+from tinygan.layers import BatchNorm, Dense, Dropout, LayerNorm, LeakyReLU, ReLU, Sequential, Tanh
+from tinygan.program import Program, TraceError, describe
+
+F32, F64 = np.float32, np.float64
+METHODS = {"gan": (losses.nonsaturating_discriminator, losses.nonsaturating_generator),
+           "minimax": (losses.minimax_discriminator, losses.minimax_generator),
+           "wgan": (losses.wasserstein_critic, losses.wasserstein_generator),
+           "wgan-gp": (losses.wasserstein_critic, losses.wasserstein_generator)}
+OPTIMIZERS = {"sgd": lambda p, lr: tg.optim.SGD(p, lr, momentum=0.9, nesterov=True), "rmsprop": tg.optim.RMSprop,
+              "adam": lambda p, lr: tg.optim.Adam(p, lr, betas=(0.5, 0.9))}
+
+
+class Player:
+    """A small GAN and its two steps."""
+
+    def __init__(self, method: str, optimizer: str, layers: str, dtype: Any, replayed: bool) -> None:
+        self.method = method
+        self.rng = rng = np.random.default_rng(0)
+        norm = [BatchNorm(12, dtype=dtype)] if "norm" in layers else []
+        self.generator = Sequential(Dense(3, 12, rng=rng, dtype=dtype), *norm, LeakyReLU(),
+                                    Dense(12, 2, rng=rng, dtype=dtype), Tanh())
+        hidden = [LayerNorm(16, dtype=dtype)] if "norm" in layers else []
+        drops = [Dropout(0.3, rng=rng)] if "dropout" in layers else []
+        self.critic = Sequential(Dense(2, 16, rng=rng, dtype=dtype), *hidden, ReLU(), *drops,
+                                 Dense(16, 16, rng=rng, dtype=dtype), LeakyReLU(), Dense(16, 1, rng=rng, dtype=dtype))
+        make = OPTIMIZERS[optimizer]
+        self.optimizers = (make(self.generator.parameters(), 2e-3),
+                           make(self.critic.parameters(), tg.optim.linear(1e-2, 50)))
+        self.average = tg.optim.ExponentialMovingAverage(self.generator)
+        self.clip = tg.optim.WeightClip(self.critic.parameters(), 0.1)
+        self.state = [self.generator, self.critic, *self.optimizers, self.average, self.rng]
+        if replayed:
+            self.critic_step = Program(self.critic_step, self.state)
+            self.generator_step = Program(self.generator_step, self.state)
+
+    def latent(self, real: Any) -> Any:
+        return backend.normal(self.rng, (len(real), 3), real.dtype)
+
+    def critic_step(self, real: Any) -> Any:
+        fake = self.generator(self.latent(real)).data
+        scores = self.critic(np.concatenate([real, fake]))
+        loss = METHODS[self.method][0](scores[:len(real)], scores[len(real):])
+        penalty = losses.gradient_penalty(self.critic, real, fake, rng=self.rng) if self.method == "wgan-gp" else 0.0
+        total = loss + 10.0 * penalty
+        self.optimizers[1].step(tg.grad(total, self.critic.parameters()))
+        if self.method == "wgan":
+            self.clip.step()
+        return {"total": total.data, "loss": loss.data}
+
+    def generator_step(self, real: Any) -> Any:
+        loss = METHODS[self.method][1](self.critic(self.generator(self.latent(real))))
+        self.optimizers[0].step(tg.grad(loss, self.generator.parameters()))
+        self.average.update()
+        return loss.data
+
+    def everything(self) -> dict[str, Any]:
+        """All state there is, ready to be compared bit for bit."""
+        parts = [self.generator, self.critic, self.average.network, *self.optimizers]
+        arrays = {f"{i} {name}": value for i, part in enumerate(parts) for name, value in part.state_dict().items()}
+        return {name: describe(value) for name, value in arrays.items()} | {
+            "rng": self.rng.bit_generator.state, "updates": self.average.updates}
+
+
+def bits(x: Any) -> Any:
+    return describe(tuple(x.values()) if isinstance(x, dict) else x)
+
+
+def run_beside_eager(steps: int, *arguments: Any, change: Any = lambda player, step: None) -> None:
+    eager, replayed = Player(*arguments, replayed=False), Player(*arguments, replayed=True)
+    dtype = arguments[-1]
+    for step in range(steps):
+        batch = 16 if step < steps // 2 else 7
+        real = np.random.default_rng(step).standard_normal((batch, 2)).astype(dtype)
+        for player in (eager, replayed):
+            change(player, step)
+        assert bits(eager.critic_step(real)) == bits(replayed.critic_step(real)), step
+        if step % 2:
+            assert bits(eager.generator_step(real)) == bits(replayed.generator_step(real)), step
+    assert eager.everything() == replayed.everything()
+    assert len(replayed.critic_step.entries) >= 2 and all(e.replay for e in replayed.critic_step.entries)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("layers", ["plain", "norm", "dropout", "norm dropout"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_replay_is_the_eager_step_to_the_bit(method: str, optimizer: str, layers: str, dtype: Any) -> None:
+    run_beside_eager(20, method, optimizer, layers, dtype)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("layers", ["plain", "norm", "dropout", "norm dropout"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_replay_is_the_eager_step_over_200_steps(method: str, optimizer: str, layers: str, dtype: Any) -> None:
+    run_beside_eager(200, method, optimizer, layers, dtype)
+
+
+@pytest.mark.parametrize("change", [
+    lambda p: setattr(p.optimizers[1], "lr", 3e-3),
+    lambda p: setattr(p.optimizers[1], "betas", (0.4, 0.8)),
+    lambda p: setattr(p.optimizers[1], "eps", 1e-3),
+    lambda p: setattr(p.average, "decay", 0.5),
+    lambda p: p.generator.eval(),
+    lambda p: p.critic.eval(),
+    lambda p: setattr(p.critic.layers[2], "p", 0.7) or setattr(p.critic.layers[3], "p", 0.7),
+    lambda p: p.critic.layers.append(LeakyReLU(0.5)),
+    lambda p: p.critic.layers.__setitem__(-2, Tanh()),
+    lambda p: p.critic.load_state_dict(Player("wgan-gp", "sgd", "norm dropout", F32, False).critic.state_dict()),
+    lambda p: p.optimizers[1].load_state_dict({**p.optimizers[1].state_dict(), "steps": np.array(3)}),
+    lambda p: setattr(p.rng.bit_generator, "state", np.random.default_rng(9).bit_generator.state),
+    lambda p: p.optimizers[1].state.update(mean=p.optimizers[1].state["mean"] * 2),
+], ids=["lr", "betas", "eps", "decay", "generator.eval", "critic.eval", "dropout", "layer added", "layer replaced", "weights",
+        "optimizer", "generator state", "array replaced"])
+def test_a_change_between_steps_takes_effect(change: Any) -> None:
+    run_beside_eager(24, "wgan-gp", "adam", "norm dropout", F32, change=lambda p, step: step == 7 and change(p))
+
+
+def test_a_mode_that_goes_back_and_forth_is_traced_once() -> None:
+    player = Player("gan", "adam", "norm dropout", F32, True)
+    real = np.ones((8, 2), F32)
+    for step in range(20):
+        player.critic.train(step % 3 > 0)
+        player.optimizers[1].lr = [1e-3, 2e-3][step % 2]
+        player.critic_step(real)
+    assert len(player.critic_step.entries) <= Program.limit and sum(e.replay is not None for e in player.critic_step.entries) >= 4
+
+
+def test_a_graph_recorded_before_a_replay_is_stale() -> None:
+    player = Player("gan", "sgd", "plain", F32, True)
+    real = np.ones((8, 2), F32)
+    for _ in range(3):
+        loss = player.critic(real).sum()
+        player.critic_step(real)
+        with pytest.raises(RuntimeError, match="stale"):
+            tg.grad(loss, player.critic.parameters())
+
+
+def test_results_are_copies_and_arguments_are_read_only_to_the_step() -> None:
+    x = tg.Tensor(np.zeros(3))
+    program = Program(lambda a: (x.assign(x.data + a), [x.data, {"twice": a * 2}, 1.5, None])[1], [x])
+    results = [program(np.full(3, i, F64)) for i in range(5)]
+    assert [r[0][0] for r in results] == [0, 1, 3, 6, 10] and [r[1]["twice"][0] for r in results] == [0, 2, 4, 6, 8]
+    assert results[4][2:] == [1.5, None] and results[3][0] is not results[4][0]
+    with pytest.raises(TraceError, match="argument"):
+        Program(lambda a: a.__setitem__(0, 1.0), [])(np.zeros(2))
+
+
+def test_arguments_of_any_layout_and_kind() -> None:
+    w = tg.Tensor(np.random.default_rng(0).standard_normal((4, 4)))
+    program = Program(lambda a, scale, flip: ops.matmul(a, w).data * scale if flip else (a + scale), [w])
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        big = rng.standard_normal((8, 8))
+        for a in (big[:4, :4], big[::2, ::2].copy(), np.asfortranarray(big[:4, :4])):
+            assert bits(program(a, 2.0, True)) == bits(np.matmul(a.copy(), w.data) * 2.0)
+            assert bits(program(a, np.float64(3.0), False)) == bits(a.copy() + 3.0)
+    with pytest.raises(TypeError, match="Tensor"):
+        program(w, 1.0, True)
+    with pytest.raises(TypeError, match="return its .data"):
+        Program(lambda a: w * a, [w])(np.ones((4, 4)))
+
+
+def test_check_compares_every_replay_with_the_plain_step() -> None:
+    player = Player("wgan-gp", "adam", "norm dropout", F32, False)
+    program, twin = Program(player.critic_step, player.state, check=True), Player("wgan-gp", "adam", "norm dropout", F32, False)
+    real = np.ones((8, 2), F32)
+    for _ in range(5):
+        assert bits(program(real)) == bits(twin.critic_step(real))
+    assert player.everything() == twin.everything()
+    hidden = SimpleNamespace(scale=1.0)
+    program = Program(lambda a: a * hidden.scale, [], check=True)
+    for _ in range(3):
+        program(real)
+    hidden.scale = 2.0
+    with pytest.raises(TraceError, match="differs from the plain step"):
+        program(real)
+
+
+# ------------------------------------------------------------------------------------------ what raises
+
+
+def test_reading_a_value_on_the_host_raises_and_says_where() -> None:
+    t = tg.Tensor(np.ones(3))
+    reads = {"float": lambda a: float(a.sum()), "int": lambda a: int(a[0]), "bool": lambda a: 1 if a[0] > 0 else 2,
+             "asarray": lambda a: np.asarray(a), "iteration": lambda a: [x for x in a], "item": lambda a: a.sum().item(),
+             "tolist": lambda a: a.tolist(), "format": lambda a: f"{a[0]:.2f}", "max": lambda a: max(a), "in": lambda a: 1 in a,
+             "allclose": lambda a: np.allclose(a, 1), "index": lambda a: [1, 2, 3][a[0].astype(int)],
+             "plain index": lambda a: np.arange(3)[a.astype(int)], "to_numpy": lambda a: backend.to_numpy(a),
+             "write": lambda a: np.zeros(3).__setitem__(0, a[0]), "mask": lambda a: a[a > 0], "parts": lambda a: np.split(a, 3),
+             "tensor": lambda a: float(tg.Tensor(a).sum()), "if tensor": lambda a: 1 if t.sum() > 0 else 2}
+    for name, read in reads.items():
+        with pytest.raises(TraceError, match="test_program.py:"):
+            Program(read, [t])(np.ones(3))
+            pytest.fail(name)
+    assert float(t.sum()) == 3  # the state is itself again
+
+
+def test_a_number_that_changes_is_found() -> None:
+    count = iter(range(10))
+    program = Program(lambda a: a * next(count), [])
+    program(np.ones(2))
+    with pytest.raises(TraceError, match="not the same list"):
+        program(np.ones(2))
+
+
+def test_a_branch_is_found() -> None:
+    count = iter(range(10))
+    program = Program(lambda a: a + a if next(count) else a * a, [])
+    program(np.ones(2))
+    with pytest.raises(TraceError, match="multiply the first time, add the second"):
+        program(np.ones(2))
+
+
+def test_a_moving_slice_and_a_longer_list_are_found() -> None:
+    for step in (lambda a, i: a[i:i + 2] * 1, lambda a, i: [a * 2 for _ in range(i + 1)][-1]):
+        count = iter(range(10))
+        program = Program(lambda a: step(a, next(count)), [])
+        program(np.ones(5))
+        with pytest.raises(TraceError, match="not the same list"):
+            program(np.ones(5))
+
+
+def test_draws_past_the_backend_and_from_undeclared_generators_are_found() -> None:
+    rng = np.random.default_rng(0)
+    program = Program(lambda a: a * rng.random(2), [rng])
+    program(np.ones(2))
+    with pytest.raises(TraceError, match="draws go through the backend"):
+        program(np.ones(2))
+    with pytest.raises(TraceError, match="generator that is not in the program's state"):
+        Program(lambda a: a * backend.uniform(rng, (2,)), [])(np.ones(2))
+    program = Program(lambda a: a * backend.uniform(rng, (2,), F64), [rng])
+    assert len({program(np.ones(2))[0] for _ in range(5)}) == 5
+
+
+def test_undeclared_state_is_found() -> None:
+    net = Dense(2, 1, rng=np.random.default_rng(0))
+    optimizer = tg.optim.SGD(net.parameters(), 0.1)
+
+    def step(x: Any) -> Any:
+        loss = net(x).sum()
+        optimizer.step(tg.grad(loss, net.parameters()))
+        return loss.data
+
+    for state in ([net], [], [optimizer.state]):
+        with pytest.raises(TraceError, match="state"):
+            Program(step, state)(np.ones((3, 2), F32))
+    program = Program(step, [optimizer])  # an optimizer brings its parameters
+    losses = [float(program(np.ones((3, 2), F32))) for _ in range(5)]
+    assert np.allclose(np.diff(losses), losses[1] - losses[0])
+
+
+def test_a_changing_attribute_of_the_state_is_found() -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.calls, self.last, self.log = 0, None, []
+
+        def count(self, a: Any) -> Any:
+            self.calls += 1
+            return a * 2
+
+        def keep(self, a: Any) -> Any:
+            self.last = a * 2
+            return self.last
+
+        def append(self, a: Any) -> Any:
+            self.log.append(1)
+            return a * 2
+
+    for name, found in (("count", "Counted.calls"), ("keep", "Counted.last"), ("append", "number of attributes or items")):
+        holder = Counted()
+        with pytest.raises(TraceError, match=found):
+            Program(getattr(holder, name), [holder])(np.ones(2))
+
+
+def test_a_value_kept_from_a_traced_step_raises_when_used() -> None:
+    kept: list[Any] = []
+    program = Program(lambda a: (kept.append(a * 2), a)[1], [])
+    program(np.ones(2))
+    with pytest.raises(TraceError, match="kept"):
+        kept[0] + 1
+
+
+def test_a_program_within_a_program_and_an_error_within_a_step() -> None:
+    t = tg.Tensor(np.zeros(2))
+    inner = Program(lambda a: (t.assign(t.data + a), t.data * 2)[1], [t])
+    outer = Program(lambda a: inner(a) + inner(a), [t])
+    assert [outer(np.ones(2))[0] for _ in range(5)] == [6, 14, 22, 30, 38]
+    with pytest.raises(ValueError, match="expected shape"):
+        Program(lambda a: t.assign(a), [t])(np.ones(3))
+    assert type(t.data) is np.ndarray and backend.tracer.get() is None
+
+
+# ------------------------------------------------------------------------- random steps, replayed on fresh inputs
+
+UNARY = [ops.exp, ops.tanh, ops.sigmoid, ops.softplus, ops.relu, ops.leaky_relu, ops.abs, ops.negative, lambda x: x * x,
+         lambda x: ops.sqrt(x * x + 1), lambda x: (x * x + 0.5) ** 1.5, lambda x: x ** 2, lambda x: 2.0 / (3.0 + x * x),
+         lambda x: ops.log(x * x + 1.0), lambda x: ops.logsumexp(x, axis=1, keepdims=True) + x, lambda x: x - x.mean(axis=0),
+         lambda x: x / (1.0 + ops.norm(x, axis=1, keepdims=True)), lambda x: ops.swapaxes(x, 0, 1), lambda x: x.T * 1.5,
+         lambda x: x[::-1], lambda x: x[[2, 0, 1]], lambda x: x[:, 1:2] + x, lambda x: ops.concatenate([x[:1], x[1:]], axis=0),
+         lambda x: ops.concatenate([x[:, 2:], x[:, :2]], axis=1), lambda x: x.reshape(9)[:9].reshape(3, 3),
+         lambda x: ops.broadcast_to(x.sum(axis=0), (3, 3)), lambda x: x.max(axis=1, keepdims=True) - x,
+         lambda x: ops.where(np.greater(tg.tensor.value_of(x), 0), x, x * 0.1), lambda x: tg.functional.softmax(x),
+         lambda x: ops.maximum(x, 0.25), lambda x: ops.minimum(0.5, x), lambda x: tg.functional.var(x, axis=0) + x]
+BINARY = [ops.add, ops.subtract, ops.multiply, ops.matmul, ops.maximum, ops.minimum, lambda a, b: a / (b * b + 1.0),
+          lambda a, b: ops.matmul_nt(a, b), lambda a, b: ops.matmul_tn(a, b), lambda a, b: a[0] * b,
+          lambda a, b: tg.functional.stack([a, b]).sum(axis=0), lambda a, b: ops.concatenate([a, b], axis=0)[1:4]]
+
+
+@st.composite
+def steps(draw: Any) -> Any:
+    """A list of operations on a growing list of (3, 3) values."""
+    plan = []
+    for i in range(draw(st.integers(1, 10))):
+        if draw(st.booleans()):
+            plan.append((draw(st.sampled_from(UNARY)), draw(st.integers(0, i + 1))))
+        else:
+            plan.append((draw(st.sampled_from(BINARY)), draw(st.integers(0, i + 1)), draw(st.integers(0, i + 1))))
+    return plan, draw(st.integers(0, 2)), draw(st.sampled_from([F32, F64])), draw(st.booleans())
+
+
+def build(plan: Any, order: int, dtype: Any, in_place: bool) -> Any:
+    w = tg.Tensor(np.random.default_rng(5).standard_normal((3, 3)).astype(dtype) * 0.3)
+    rng = np.random.default_rng(6)
+    optimizer = tg.optim.Adam([w], 1e-2)
+
+    def step(a: Any) -> Any:
+        x = tg.Tensor(a)
+        kept = [x, w * backend.uniform(rng, (3, 3), dtype)]
+        for function, *slots in plan:
+            kept.append(ops.tanh(function(*(kept[i] for i in slots))))
+        loss = (kept[-1] * kept[len(kept) // 2]).sum() + (x * w).sum()
+        for _ in range(order):
+            g = tg.grad(loss, [x, w], create_graph=True)
+            loss = (g[0] * g[0]).mean() + (g[1] * kept[-1]).sum() + 0.1 * (w * x).sum()
+        gx, gw = tg.grad(loss, [x, w])
+        if in_place:
+            gw += gx
+            gw[0] *= 2
+        optimizer.step([gw])
+        return loss.data, gx, kept[-1].data, w.data
+
+    return step, [optimizer, rng], w, rng
+
+
+def same_as_eager(plan: Any, order: int, dtype: Any, in_place: bool) -> None:
+    eager, _, w1, rng1 = build(plan, order, dtype, in_place)
+    step, state, w2, rng2 = build(plan, order, dtype, in_place)
+    program = Program(step, state)
+    with np.errstate(all="ignore"):
+        for i in range(6):
+            a = np.random.default_rng(i).standard_normal((3, 3)).astype(dtype)
+            assert describe(eager(a)) == describe(program(a))
+    assert describe(w1.data) == describe(w2.data) and rng1.bit_generator.state == rng2.bit_generator.state
+    assert program.entries[0].replay is not None
+
+
+PATIENT = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+
+
+@PATIENT
+@given(steps())
+def test_random_steps_replay_to_the_bit(case: Any) -> None:
+    same_as_eager(*case)
+
+
+@pytest.mark.thorough
+@settings(PATIENT, max_examples=3000)
+@given(steps())
+def test_many_random_steps_replay_to_the_bit(case: Any) -> None:
+    same_as_eager(*case)
