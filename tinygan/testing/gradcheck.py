@@ -684,7 +684,8 @@ def transposed(cells: np.ndarray, problem: Problem) -> bool:
     ours, theirs = (cells[:, j].reshape(problem.x.size, -1) for j in (0, 1))
     pieces = zip(np.split(ours, problem.ends[:-1]), np.split(theirs, problem.ends[:-1]), shapes, square)
     close = lambda a, b: np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.max(np.abs(b), initial=0))
-    swapped = [(close(a, b), q and close(np.swapaxes(a.reshape(*s, -1), -2, -3).reshape(a.shape), b)) for a, b, s, q in pieces]
+    swapped = [(close(a, b), q and close(np.swapaxes(a.reshape(*s, -1), -2, -3).reshape(a.shape), b))
+               for a, b, s, q in pieces]
     return all(plain or other for plain, other in swapped) and not all(plain for plain, _ in swapped)
 
 

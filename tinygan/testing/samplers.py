@@ -271,6 +271,26 @@ def scattered(pick: Picker, op: Any) -> Case:
     return Case(lambda x: op(x, index, shape), [pick.array(np.zeros(shape)[index].shape)])
 
 
+def images(pick: Picker) -> tuple[Shape, dict[str, Shape]]:
+    """The shape of images (n, h, w, c), and how to take windows from them."""
+    padding = pick.integer(0, 2), pick.integer(0, 1)
+    n, h, w, c = (pick.integer(0 if pick.chance(8) else 1, 2), pick.integer(1, 4), pick.integer(1, 4), pick.integer(1, 2))
+    kernel = pick.integer(1, min(3, h + 2 * padding[0])), pick.integer(1, min(3, w + 2 * padding[1]))
+    return (n, h, w, c), {"kernel": kernel, "stride": (pick.integer(1, 4), pick.integer(1, 2)), "padding": padding}
+
+
+@sampler("patches")
+def windowed(pick: Picker, op: Any) -> Case:
+    shape, how = images(pick)
+    return Case(lambda x: op(x, **how), [pick.array(shape)])
+
+
+@sampler("fold")
+def folded(pick: Picker, op: Any) -> Case:
+    shape, how = images(pick)
+    return Case(lambda x: op(x, shape, **how), [pick.array(ops.patches(np.zeros(shape), **how).shape)])
+
+
 @sampler("concatenate")
 def joined(pick: Picker, op: Any) -> Case:
     shape = pick.shape(min_dims=1)

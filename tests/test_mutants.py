@@ -1,0 +1,40 @@
+"""Every planted bug in every primitive must be killed by the checker, or be equivalent to the right rule."""
+
+from collections import Counter
+
+import pytest
+
+import tinygan as tg
+from tinygan.testing.mutants import KINDS, hunt, planted, slots
+from tinygan.testing.samplers import SAMPLERS
+
+SCORE: Counter = Counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def score(request):
+    yield
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n  mutants: {SCORE['killed']} killed, {SCORE['survived']} survived, {SCORE['equivalent']} equivalent")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_mutant_is_killed(name):
+    verdicts = hunt(name)
+    SCORE.update(verdicts.values())
+    assert [mutant for mutant, verdict in verdicts.items() if verdict == "survived"] == []
+    assert len(verdicts) == len(KINDS) * len(slots(tg.PRIMITIVES[name]))
+    assert list(verdicts.values()).count("killed") >= 0.7 * len(verdicts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_bug_is_one(kind):
+    """No kind is equivalent everywhere: together with the test above, the checker sees every kind."""
+    assert any("killed" in hunt(name, [kind], number=6).values() for name in ("logsumexp", "divide", "matmul"))
+
+
+def test_planting_is_undone():
+    rules = tg.PRIMITIVES["exp"].rules
+    with planted(tg.PRIMITIVES["exp"], 0, KINDS["sign"]):
+        assert tg.PRIMITIVES["exp"].rules is not rules
+    assert tg.PRIMITIVES["exp"].rules is rules
