@@ -98,11 +98,8 @@ def _points(axes: Axes, data: DataSet, samples: Any, critic: Callable[[np.ndarra
         _widen(limits)
         axes.set_aspect("equal", anchor="N")
     drawn = critic is not None and data.dim == 2 and _level_sets(axes, data, limits, critic)
-    both = np.concatenate([real, generated[~outside]])
-    colors = np.repeat([REAL, GENERATED], [len(real), len(both) - len(real)])
-    mixed = np.random.default_rng(0).permutation(len(both))  # neither kind hides the other
-    axes.scatter(both[mixed, 0], both[mixed, 1], s=9, c=colors[mixed], alpha=0.75, linewidths=0)
-    for color, name in zip((REAL, GENERATED), names):
+    for points, color, size, name in ((real, REAL, 28, names[0]), (generated[~outside], GENERATED, 7, names[1])):
+        axes.scatter(*points[:, :2].T, s=size, c=color, alpha=0.8, linewidths=0)  # small on large: neither hides the other
         axes.scatter([], [], s=40, c=color, label=name)
     axes.set(xlim=limits[0], ylim=limits[1], ylabel=labels[1])
     axes.legend(loc="upper center", framealpha=0.9, fontsize=9, ncols=2)
