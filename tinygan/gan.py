@@ -43,6 +43,7 @@ class GAN:
     def prepare(self, X: Any) -> Trainer:
         """The trainer for X at step 0: ``fit`` without the training."""
         config = Config(**{f.name: getattr(self, f.name) for f in fields(Config)}).resolved()
+        X = os.fspath(X) if isinstance(X, os.PathLike) else X
         self.source_ = None if not isinstance(X, str) else X if X in data.TOYS else os.path.abspath(X)
         self.data_ = X if isinstance(X, data.DataSet) else data.load(X) if isinstance(X, str) else data.points(X)
         self.trainer_ = Trainer(config, self.data_, backend.resolve_device(self.device))
@@ -104,6 +105,7 @@ class GAN:
                 name=described["name"], dim=described["dim"], draw=_no_data, mean=arrays["data/mean"],
                 scale=arrays["data/scale"])
             trainer = gan.prepare(known if X is None else X)
+            gan.source_ = gan.source_ or described["source"]
             if not (np.array_equal(gan.data_.mean, arrays["data/mean"])
                     and np.array_equal(gan.data_.scale, arrays["data/scale"])):
                 raise data.DataError(f"{X}: not the data that this GAN was trained on (another mean or scale)")
