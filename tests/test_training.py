@@ -1,0 +1,598 @@
+"""The training loop, its checkpoints and the estimator: what a step touches, and that a run can be repeated and resumed."""
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygan as tg
+from tinygan import GAN, backend, checkpoint, data, training
+from tinygan.checkpoint import CheckpointError
+from tinygan.training import COLUMNS, METHODS, Config, Diverged, Trainer
+
+SMALL = dict(steps=6, batch=8, width=8, depth=1, latent=3, seed=5)
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def trainer_of(method="wgan-gp", source=None, **options):
+    return Trainer(Config(method=method, **(SMALL | options)), source or data.ring())
+
+
+def train(trainer, until=None):
+    """Train, up to a step if one is given."""
+    for row in trainer.train():
+        trainer.stop = row["step"] == until
+    trainer.stop = False
+    return trainer
+
+
+def bits(holder):
+    """A network's or an optimizer's state to the bit."""
+    return {name: value.tobytes() for name, value in holder.state_dict().items()}
+
+
+def run_bits(trainer):
+    """All that a run has made, but for the time it took."""
+    arrays, values = trainer.state_dict()
+    arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
+    return ({name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()},
+            {name: value for name, value in values.items() if name != "seconds"})
+
+
+# -------------------------------------------------------------------------------------------------- a step
+
+
+@every_method
+def test_the_critics_step_leaves_the_generator_alone(method):
+    trainer = trainer_of(method)
+    kept = [trainer.generator, trainer.generator_optimizer, trainer.average.network]
+    before, critic = [bits(k) for k in kept], bits(trainer.critic)
+    trainer.critic_step()
+    assert [bits(k) for k in kept] == before and bits(trainer.critic) != critic
+
+
+@every_method
+def test_the_generators_step_leaves_the_critic_alone(method):
+    trainer = trainer_of(method)
+    trainer.critic_step()
+    kept = [trainer.critic, trainer.critic_optimizer]
+    before, generator, average = [bits(k) for k in kept], bits(trainer.generator), bits(trainer.average.network)
+    trainer.generator_step()
+    assert [bits(k) for k in kept] == before
+    assert bits(trainer.generator) != generator and bits(trainer.average.network) != average
+
+
+@pytest.mark.parametrize("n_critic", [1, 3])
+def test_an_iteration_is_n_critic_steps_of_the_critic_and_one_of_the_generator(n_critic, monkeypatch):
+    trainer, steps = trainer_of(n_critic=n_critic), []
+    for player in ("critic", "generator"):
+        step = getattr(trainer, f"{player}_step")
+        monkeypatch.setattr(trainer, f"{player}_step", lambda player=player, step=step: steps.append(player) or step())
+    trainer.iterate()
+    assert steps == ["critic"] * n_critic + ["generator"] and trainer.step == 1
+    assert trainer.critic_optimizer.steps == n_critic and trainer.generator_optimizer.steps == 1
+
+
+def test_both_learning_rates_fall_to_zero_together():
+    trainer = trainer_of("wgan", lr=0.5, steps=10, n_critic=5)
+    critic, generator = trainer.critic_optimizer.lr, trainer.generator_optimizer.lr
+    for step in range(11):
+        assert generator(step) == pytest.approx(0.5 * (1 - step / 10), abs=1e-15)
+        assert [critic(5 * step + i) for i in range(5)] == [generator(step)] * 5
+
+
+def test_wgan_clips_the_critics_weights_after_every_step():
+    trainer = trainer_of("wgan")
+    limit = METHODS["wgan"].clip
+    assert max(np.abs(p.data).max() for p in trainer.critic.parameters()) > limit
+    for _ in range(3):
+        trainer.critic_step()
+        largest = max(np.abs(p.data).max() for p in trainer.critic.parameters())
+        assert largest == np.float32(limit)  # it binds, and nothing is beyond
+
+
+@pytest.mark.parametrize("method", ["gan", "minimax", "wgan-gp"])
+def test_other_methods_do_not_clip(method):
+    trainer = trainer_of(method)
+    trainer.iterate()
+    assert max(np.abs(p.data).max() for p in trainer.critic.parameters()) > METHODS["wgan"].clip
+
+
+def test_the_wasserstein_estimate_leaves_the_penalty_out():
+    """It is E D(x) - E D(G(z)) of the batches of the step; the critic's loss is -that + weight * penalty."""
+    trainer, weight = trainer_of(penalty=7.0), 7.0
+    state = trainer.rng.bit_generator.state
+    scores = [trainer.critic(x).data.mean(dtype=np.float64)
+              for x in (trainer.real(), trainer.generator(trainer.latent()).data)]
+    trainer.rng.bit_generator.state = state
+    columns = trainer.critic_step()
+    assert columns["w_estimate"] == pytest.approx(scores[0] - scores[1], rel=1e-4, abs=1e-6)  # sums in float32
+    assert columns["penalty"] > 0
+    assert columns["critic_loss"] == pytest.approx(weight * columns["penalty"] - columns["w_estimate"], rel=1e-6)
+
+
+@every_method
+def test_the_log_has_what_the_method_measures(method):
+    columns = train(trainer_of(method)).columns()
+    assert tuple(columns) == COLUMNS and np.array_equal(columns["step"], np.arange(1, 7))
+    missing = {name for name, values in columns.items() if np.isnan(values).any()}
+    assert missing == (set() if method == "wgan-gp" else {"penalty"} if method == "wgan" else {"penalty", "w_estimate"})
+    assert all(np.isnan(columns[name]).all() for name in missing)
+    assert (np.diff(columns["seconds"]) > 0).all()
+
+
+def test_a_long_run_logs_and_evaluates_now_and_then():
+    trainer = trainer_of("gan", steps=1100, batch=1, width=1, depth=0)
+    rows = list(trainer.train())
+    assert rows[-1]["step"] == 1100 and len(rows) <= training.ROWS + training.EVALUATIONS + 1
+    evaluated = [row["step"] for row in rows if not np.isnan(row["sliced_wasserstein"])]
+    assert len(evaluated) == 50 and evaluated[-1] == 1100
+
+
+def test_data_without_modes_is_scored_without_them():
+    columns = train(trainer_of(source=data.points(np.random.default_rng(0).normal(size=(50, 3))))).columns()
+    assert np.isnan(columns["modes"]).all() and np.isfinite(columns["sliced_wasserstein"]).all()
+
+
+# ----------------------------------------------------------------------------------------- repeat and resume
+
+
+@every_method
+def test_the_same_seed_gives_the_same_run(method):
+    first = run_bits(train(trainer_of(method)))
+    assert run_bits(train(trainer_of(method))) == first
+    assert run_bits(train(trainer_of(method, seed=6)))[0]["generator/layers.0.weight"] != \
+        first[0]["generator/layers.0.weight"]
+
+
+def test_looking_at_a_run_does_not_change_it():
+    plain, watched = trainer_of(), trainer_of()
+    for _ in range(3):
+        plain.iterate()
+        watched.iterate()
+        watched.evaluate()
+        watched.sample(10, seed=1)
+        watched.gradient_norms(10)
+        watched.state_dict()
+        training.yardstick(watched.data, n=20, draws=1)
+    assert run_bits(plain) == run_bits(watched)
+
+
+@every_method
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_resumed_run_is_the_uninterrupted_one(method, stop, tmp_path):
+    """Stopped, saved, loaded and continued, it is the same to the bit: networks, average, optimizers, rng, log."""
+    whole = run_bits(train(trainer_of(method)))
+    gan = GAN(method, **SMALL)
+    train(gan.prepare("ring"), until=stop)
+    assert gan.trainer_.step == stop
+    gan.save(tmp_path / "run.npz")
+    again = GAN.load(tmp_path / "run.npz")
+    assert run_bits(again.trainer_) == run_bits(gan.trainer_)
+    assert run_bits(train(again.trainer_)) == whole
+
+
+def test_a_trainers_state_goes_into_another_trainer():
+    whole = train(trainer_of())
+    half, fresh = train(trainer_of(), until=3), trainer_of(seed=5)
+    fresh.load_state_dict(*half.state_dict())
+    assert fresh.seconds == half.seconds
+    assert run_bits(train(fresh)) == run_bits(whole)
+
+
+@pytest.mark.parametrize("spoil", [lambda a, v: a.pop("history"), lambda a, v: a.update(history=np.ones((2, 3))),
+                                   lambda a, v: a.pop("critic/layers.0.weight"), lambda a, v: v.pop("rng"),
+                                   lambda a, v: a.update({"generator_optimizer/extra": np.ones(1)})])
+def test_a_state_of_another_kind_is_refused(spoil):
+    trainer = trainer_of()
+    arrays, values = trainer.state_dict()
+    spoil(arrays, values)
+    with pytest.raises((ValueError, KeyError)):
+        trainer.load_state_dict(arrays, values)
+
+
+# ------------------------------------------------------------------------------------------------ divergence
+
+
+@every_method
+@pytest.mark.parametrize("part", ["critic", "generator"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_the_run(method, part, value):
+    trainer = trainer_of(method)
+    trainer.iterate()
+    bias = getattr(trainer, part).layers[-1].bias
+    bias.assign(np.full(bias.shape, value))
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match="training diverged at step 2: the .* is not finite"):
+        if method == "wgan":
+            trainer.clip.step = lambda: None  # which would bring infinity back to its limit
+        train(trainer)
+
+
+def test_data_that_is_not_finite_stops_the_run():
+    source = data.ring()
+    spoiled = training.replace(source, draw=lambda rng, n: source.draw(rng, n) * np.float32(np.nan))
+    with pytest.raises(Diverged, match="step 1: the critic loss is not finite"):
+        train(trainer_of(source=spoiled))
+
+
+def test_a_parameter_that_is_not_finite_is_named():
+    trainer = trainer_of()
+    trainer.check_finite()
+    trainer.generator.layers[0].bias.assign(np.full(8, np.inf))
+    with pytest.raises(Diverged, match=r"step 0: the generator's layers\.0\.bias is not finite"):
+        trainer.check_finite()
+
+
+# ----------------------------------------------------------------------------------------------- the settings
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"method": "gna"}, "unknown method 'gna'; choose gan, minimax, wgan, wgan-gp"), ({"steps": 0}, "steps must be"),
+    ({"steps": 1.5}, "steps must be a whole number"), ({"batch": -1}, "batch must be"), ({"batch": True}, "batch must be"),
+    ({"width": 0}, "width must be"), ({"depth": -1}, "depth must be"), ({"latent": "2"}, "latent must be"),
+    ({"n_critic": 0}, "n_critic must be"), ({"seed": -1}, "seed must be"), ({"lr": -1.0}, "lr must be"),
+    ({"lr": float("nan")}, "lr must be"), ({"lr": "fast"}, "lr must be"), ({"penalty": float("inf")}, "penalty must be"),
+    ({"method": "gan", "penalty": 1.0}, "method gan has no gradient penalty")])
+def test_unusable_settings_are_value_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**options).resolved()
+    with pytest.raises(ValueError, match=message):
+        GAN(**options).fit("ring")
+
+
+@every_method
+def test_settings_left_out_are_the_methods_own(method):
+    config, own = Config(method=method).resolved(), METHODS[method]
+    assert (config.lr, config.n_critic, config.penalty) == (own.lr, own.n_critic, own.penalty)
+    assert Config(method=method, lr=0.5, n_critic=2).resolved().lr == 0.5
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_networks_have_the_depth_and_width_asked_for(depth):
+    trainer = trainer_of(depth=depth, width=7, latent=4)
+    shapes = [p.shape for p in trainer.generator.parameters() if len(p.shape) == 2]
+    assert shapes == list(zip([4] + [7] * depth, [7] * depth + [2]))
+    assert trainer.critic(np.ones((5, 2), np.float32)).shape == (5, 1)
+
+
+# ---------------------------------------------------------------------------------------------- the estimator
+
+
+@pytest.fixture(scope="module")
+def points():
+    return np.random.default_rng(0).normal(size=(60, 3)) * [1, 50, 0.01] + [0, 1000, -5]
+
+
+@pytest.fixture(scope="module")
+def fitted(points):
+    return GAN(**SMALL).fit(points)
+
+
+def test_the_constructor_only_stores(monkeypatch):
+    monkeypatch.setattr(backend, "resolve_device", lambda name=None: pytest.fail("nothing is resolved before fit"))
+    gan = GAN("nonsense", steps=-3, device="toaster")
+    assert (gan.method, gan.steps, gan.device, gan.lr) == ("nonsense", -3, "toaster", None)
+    assert not [name for name in vars(gan) if name.endswith("_")]
+
+
+def test_parameters_are_got_and_set():
+    gan = GAN(steps=7, lr=0.1)
+    parameters = gan.get_params()
+    assert parameters["steps"] == 7 and parameters["lr"] == 0.1 and parameters["method"] == "wgan-gp"
+    assert GAN(**parameters).get_params() == parameters
+    assert gan.set_params(steps=9, method="gan") is gan and gan.get_params()["steps"] == 9
+    with pytest.raises(ValueError, match="GAN has no parameter 'epochs'; choose method, steps"):
+        gan.set_params(epochs=3)
+
+
+def test_fit_returns_the_object_and_leaves_the_parameters(points):
+    gan = GAN(**SMALL)
+    before = gan.get_params()
+    assert gan.fit(points) is gan and gan.get_params() == before
+
+
+@pytest.mark.parametrize("use", [lambda g: g.sample(1), lambda g: g.generator_, lambda g: g.critic_, lambda g: g.history_,
+                                 lambda g: g.save("never.npz")])
+def test_what_is_not_fitted_says_so(use):
+    with pytest.raises(ValueError, match=r"not fitted yet: call fit\(X\) first"):
+        use(GAN())
+
+
+def test_samples_are_in_the_datas_units(fitted, points):
+    """Standardized columns times the spread plus the mean; far from trained, but near the cloud."""
+    samples = fitted.sample(500)
+    assert samples.shape == (500, 3)
+    inside = (samples - points.mean(axis=0)) / points.std(axis=0)
+    np.testing.assert_allclose(inside, fitted.trainer_.sample(500), rtol=1e-4, atol=1e-4)
+    assert np.abs(inside.mean(axis=0)).max() < 5
+    assert np.abs(samples[:, 1] - 1000).max() < 5000 and np.abs(samples[:, 2] + 5).max() < 1
+
+
+def test_the_same_seed_gives_the_same_samples(fitted):
+    a, b, c = fitted.sample(9, seed=1), fitted.sample(9, seed=1), fitted.sample(9, seed=2)
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+    assert fitted.sample().shape == (1, 3) and fitted.sample(0).shape == (0, 3)
+    assert fitted.sample(5000).shape == (5000, 3)  # more than one part
+
+
+def test_samples_come_from_the_averaged_generator_in_evaluation(fitted):
+    assert fitted.generator_ is fitted.trainer_.average.network and not fitted.generator_.training
+    z = backend.normal(backend.generator(4), (5, 3))
+    np.testing.assert_array_equal(fitted.trainer_.sample(5, seed=4), fitted.generator_(z).data)
+    assert fitted.critic_(fitted.trainer_.sample(5)).shape == (5, 1)
+    assert len(fitted.history_["step"]) == SMALL["steps"]
+
+
+def test_fitting_twice_is_fitting_once(points, fitted):
+    gan = GAN(**SMALL).fit("ring").fit(points)
+    assert run_bits(gan.trainer_) == run_bits(fitted.trainer_)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv"])
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_a_file_is_as_good_as_its_array(kind, as_path, points, fitted, tmp_path):
+    path = tmp_path / f"cloud.{kind}"
+    if kind == "csv":
+        np.savetxt(path, points, delimiter=",", fmt="%.18g")
+    else:
+        (np.save if kind == "npy" else np.savez)(path, points)
+    assert run_bits(GAN(**SMALL).fit(as_path(path)).trainer_) == run_bits(fitted.trainer_)
+
+
+@pytest.mark.parametrize("source", ["ring", "grid", "swissroll"])
+def test_the_name_of_a_toy_and_its_data_set_are_the_same(source):
+    by_name, by_object = GAN(**SMALL).fit(source), GAN(**SMALL).fit(data.TOYS[source]())
+    assert run_bits(by_name.trainer_) == run_bits(by_object.trainer_)
+
+
+def test_unusable_data_is_a_data_error():
+    for X in ("no such thing", np.full((5, 2), np.nan), np.ones((1, 2)), np.ones((2, 2, 2)), [["a"], ["b"]]):
+        with pytest.raises(data.DataError):
+            GAN(**SMALL).fit(X)
+
+
+def test_a_loaded_gan_samples_the_same_without_its_data(fitted, tmp_path):
+    fitted.save(tmp_path / "gan.npz")
+    gan = GAN.load(tmp_path / "gan.npz")
+    assert np.array_equal(gan.sample(20, seed=3), fitted.sample(20, seed=3))
+    resolved = fitted.trainer_.config
+    assert gan.get_params() == {**fitted.get_params(), "lr": resolved.lr, "n_critic": resolved.n_critic,
+                                "penalty": resolved.penalty}
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(gan.history_.values(), fitted.history_.values()))
+    gan.save(tmp_path / "again.npz")
+    assert checkpoint.load(tmp_path / "again.npz")[0] == checkpoint.load(tmp_path / "gan.npz")[0]
+
+
+def test_going_on_needs_the_same_data(points, tmp_path):
+    gan = GAN(**SMALL)
+    train(gan.prepare(points), until=3)
+    gan.save(tmp_path / "gan.npz")
+    with pytest.raises(ValueError, match="loaded without its training data; give load"):
+        train(GAN.load(tmp_path / "gan.npz").trainer_)
+    with pytest.raises(data.DataError, match="not the data that this GAN was trained on"):
+        GAN.load(tmp_path / "gan.npz", X=points + 1)
+    again = GAN.load(tmp_path / "gan.npz", X=points)
+    assert run_bits(train(again.trainer_)) == run_bits(GAN(**SMALL).fit(points).trainer_)
+
+
+def test_a_run_can_go_on_for_longer(tmp_path):
+    GAN(**SMALL).fit("ring").save(tmp_path / "gan.npz")
+    gan = GAN.load(tmp_path / "gan.npz", steps=8)
+    assert train(gan.trainer_).step == 8 and gan.steps == 8
+    assert np.array_equal(gan.history_["step"], np.arange(1, 9))
+
+
+def test_a_file_named_like_a_toy_is_not_the_toy(points, tmp_path):
+    np.save(tmp_path / "ring.npy", points)
+    gan = GAN(**SMALL).fit(str(tmp_path / "ring.npy"))
+    gan.save(tmp_path / "gan.npz")
+    assert np.array_equal(GAN.load(tmp_path / "gan.npz").sample(5), gan.sample(5))
+
+
+def test_the_source_of_the_data_survives_loading_and_saving(tmp_path):
+    GAN(**SMALL).fit("ring").save(tmp_path / "a.npz")
+    GAN.load(tmp_path / "a.npz").save(tmp_path / "b.npz")
+    assert checkpoint.load(tmp_path / "b.npz")[0]["data"] == checkpoint.load(tmp_path / "a.npz")[0]["data"]
+
+
+@pytest.mark.parametrize("header", [{}, {"data": {}, "config": {}}, {"data": {"name": "ring", "dim": 2, "source": "ring"},
+                                                                    "config": dict(SMALL), "values": {}}])
+def test_a_whole_file_with_another_content_is_a_checkpoint_error(header, tmp_path):
+    checkpoint.save(tmp_path / "x.npz", header, {"data/mean": np.zeros(2), "data/scale": np.ones(2)})
+    with pytest.raises(CheckpointError):
+        GAN.load(tmp_path / "x.npz")
+
+
+# ------------------------------------------------------------------------------------------------- checkpoints
+
+HEADER = {"name": "a run", "steps": [1, 2, 3], "state": 2**127 + 1}
+ARRAYS = {"net/weight": np.arange(6, dtype=np.float32).reshape(2, 3), "net/bias": np.array(0.5), "empty": np.zeros((0, 2))}
+
+
+def same(content):
+    header, arrays = content
+    return ({k: v for k, v in header.items() if k not in ("format", "sha256")} == HEADER and arrays.keys() == ARRAYS.keys()
+            and all(a.dtype == ARRAYS[k].dtype and a.shape == ARRAYS[k].shape and a.tobytes() == ARRAYS[k].tobytes()
+                    for k, a in arrays.items()))
+
+
+@pytest.fixture
+def file(tmp_path):
+    checkpoint.save(tmp_path / "x.npz", HEADER, ARRAYS)
+    return tmp_path / "x.npz"
+
+
+def refuses(path, message=None):
+    with pytest.raises(CheckpointError, match=message) as fault:
+        checkpoint.load(path)
+    assert fault.value.path == Path(path) and fault.value.reason and str(path) in str(fault.value)
+
+
+def test_what_is_saved_is_loaded(file):
+    assert same(checkpoint.load(file))
+    assert os.listdir(file.parent) == ["x.npz"]
+
+
+def test_numpy_alone_opens_a_checkpoint(file):
+    with np.load(file, allow_pickle=False) as archive:
+        assert np.array_equal(archive["net/weight"], ARRAYS["net/weight"])
+        assert json.loads(archive["header"].tobytes())["name"] == "a run"
+
+
+def survives(path, damaged):
+    """The identical content, or a CheckpointError; nothing else."""
+    path.write_bytes(damaged)
+    try:
+        return same(checkpoint.load(path))
+    except CheckpointError:
+        return True
+
+
+def test_a_flipped_bit_is_noticed_or_harmless(file):
+    whole, path = file.read_bytes(), file.with_name("damaged.npz")
+    rng = np.random.default_rng(0)
+    for place in rng.choice(8 * len(whole), 600, replace=False).tolist():
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        assert survives(path, damaged), f"bit {place}"
+
+
+@pytest.mark.thorough
+def test_every_flipped_bit_is_noticed_or_harmless(file):
+    whole, path = file.read_bytes(), file.with_name("damaged.npz")
+    for place in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        assert survives(path, damaged), f"bit {place}"
+
+
+def test_a_file_that_is_cut_off_is_refused(file):
+    whole, path = file.read_bytes(), file.with_name("damaged.npz")
+    for length in {*range(0, len(whole), 9), len(whole) - 1}:
+        path.write_bytes(whole[:length])
+        refuses(path)
+
+
+def test_a_stretch_of_zeros_or_garbage_is_noticed(file):
+    whole, path, rng = file.read_bytes(), file.with_name("damaged.npz"), np.random.default_rng(0)
+    for _ in range(200):
+        start, length = int(rng.integers(len(whole))), int(rng.integers(1, 64))
+        stretch = bytes(length) if rng.random() < 0.5 else rng.bytes(length)
+        assert survives(path, whole[:start] + stretch + whole[start + length:])
+
+
+def test_changed_content_is_refused(file, tmp_path):
+    """Even in a whole zip file with right CRCs: the digest covers names, dtypes, shapes and bytes."""
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    for name, changed in {"net/bias": np.array(0.75), "net/weight": arrays["net/weight"].reshape(3, 2),
+                          "empty": arrays["empty"].astype(np.float32), "extra": np.ones(1)}.items():
+        np.savez(tmp_path / "y.npz", **{**arrays, name: changed})
+        refuses(tmp_path / "y.npz", "checksum does not match")
+    np.savez(tmp_path / "y.npz", **{k: v for k, v in arrays.items() if k != "empty"})
+    refuses(tmp_path / "y.npz", "checksum does not match")
+
+
+def test_another_format_is_refused_by_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    checkpoint.save(tmp_path / "x.npz", HEADER, ARRAYS)
+    monkeypatch.undo()
+    refuses(tmp_path / "x.npz", "format 99, this version of tinygan reads format 1")
+
+
+def test_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    refuses(path, "no such file")
+    refuses(tmp_path)
+    for content in (b"", b"PK", b"just text", bytes(1000)):
+        path.write_bytes(content)
+        refuses(path, "damaged or foreign")
+    np.savez(path, x=np.ones(3))
+    refuses(path, "damaged or foreign file: KeyError")
+    np.savez(path, header=np.frombuffer(b"[1]", np.uint8))
+    refuses(path, "format None")
+    np.savez(path, header=np.frombuffer(b"[" * 100_000, np.uint8))
+    refuses(path, "damaged or foreign")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "hello")
+    refuses(path)
+
+
+class Canary:
+    """Pickled, it makes a file when it is read."""
+
+    path = ""
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    Canary.path = str(tmp_path / "canary")
+    array = np.array([Canary()], dtype=object)
+    np.savez(tmp_path / "x.npz", header=array, x=array)
+    refuses(tmp_path / "x.npz")
+    assert not os.path.exists(Canary.path)
+    np.load(tmp_path / "x.npz", allow_pickle=True)["x"]  # so it does where pickles are allowed
+    assert os.path.exists(Canary.path)
+
+
+def member(shape, payload=b""):
+    """An .npy file that promises a shape."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return stream.getvalue() + payload
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (2**62, 4), (3,)])
+def test_a_file_that_promises_more_than_it_holds_is_refused_before_memory_is_taken(shape, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("header.npy", member(shape))
+    refuses(tmp_path / "x.npz", "damaged or foreign file: ValueError")
+
+
+def test_compressed_and_doubled_members_are_refused(file, tmp_path):
+    with np.load(file) as archive:
+        np.savez_compressed(tmp_path / "y.npz", **dict(archive))
+    refuses(tmp_path / "y.npz", "compressed members")
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("net/bias.npy", member((), bytes(8)))
+    refuses(file, "two members of the same name")
+
+
+def test_a_file_too_large_is_refused_unread(file, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MOST_BYTES", 100)
+    refuses(file, "more than 100")
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file(failing, file, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    if failing == "write":
+        monkeypatch.setattr(checkpoint.np, "savez", lambda stream, **arrays: stream.write(b"half") and fail())
+    else:
+        monkeypatch.setattr(checkpoint.os, failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(file, {"name": "new"}, {})
+    monkeypatch.undo()
+    assert same(checkpoint.load(file)) and os.listdir(file.parent) == ["x.npz"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(file):
+    def interrupted(stream):
+        stream.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write_atomically(file, interrupted)
+    assert same(checkpoint.load(file)) and os.listdir(file.parent) == ["x.npz"]
+
+
+def test_the_public_names_are_reached_from_the_package():
+    assert tg.GAN is GAN and tg.training.Trainer is Trainer and tg.checkpoint is checkpoint
