@@ -121,7 +121,7 @@ softplus.vjp(lambda g, y, x: g * sigmoid(x))
 @primitive()
 def relu(x: Any, /) -> Any:
     """max(x, 0); slope 0 at 0."""
-    return np.maximum(x, np.zeros_like(x, shape=x.shape[-1:]))  # a row, since a scalar operand has no fast loop
+    return np.maximum(x, np.zeros_like(x[:1] if x.ndim else x))  # an example, since a scalar operand has no fast loop
 relu.vjp(lambda g, y, x: g * (y > 0))
 
 @primitive()
@@ -275,6 +275,49 @@ def astype(x: Any, /, dtype: Any) -> Any:
     """The same values in another floating dtype."""
     return x.astype(dtype)
 astype.vjp(lambda g, y, x, dtype: astype(g, x.dtype))
+
+# ---------------------------------------------------------------------------------- windows of images
+# Each is the other's adjoint. Images are (n, h, w, c) here: a row of a window is one run of numbers in memory.
+
+Pair = tuple[int, int]
+
+def windows(size: int, kernel: int, stride: int, padding: int) -> int:
+    """How many windows fit along an axis."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+@primitive()
+def patches(x: Any, /, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    """The windows of zero-padded images as rows: (n, h, w, c) -> (n oh ow, kh kw c), oh = (h + 2 p - kh) // s + 1."""
+    (n, h, w, c), (top, left) = x.shape, padding
+    if top or left:
+        wide = np.zeros_like(x, shape=(n, h + 2 * top, w + 2 * left, c), order="C")
+        wide[:, top:top + h, left:left + w] = x
+        x = wide
+    y = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))[:, ::stride[0], ::stride[1]]
+    rows, columns = y.shape[1:3]
+    return y.transpose(0, 1, 2, 4, 5, 3).reshape(n * rows * columns, kernel[0] * kernel[1] * c)
+
+@primitive()
+def fold(x: Any, /, shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    """Images of a shape (n, h, w, c), the sums of the windows at the places where ``patches`` takes them from."""
+    counts = [windows(*how) for how in zip(shape[1:3], kernel, stride, padding)]
+    x, y = x.reshape(shape[0], *counts, *kernel, shape[3]), np.zeros_like(x, shape=shape, order="C")
+    inside = [[_inside(k - p, s, size, count) for k in range(kernel)]
+              for kernel, p, s, size, count in zip(kernel, padding, stride, shape[1:3], counts)]
+    for i, (rows, to_rows) in enumerate(inside[0]):
+        for j, (columns, to_columns) in enumerate(inside[1]):
+            part = y[:, to_rows, to_columns]
+            np.add(part, x[:, rows, columns, i, j], out=part)
+    return y
+
+def _inside(offset: int, stride: int, size: int, count: int) -> tuple[slice, slice]:
+    """The windows whose pixel ``offset`` behind their start lies in the image, and those pixels."""
+    first, last = builtins.max(0, -(offset // stride)), builtins.min(count - 1, (size - 1 - offset) // stride)
+    if first > last:
+        return slice(0), slice(0)
+    return slice(first, last + 1), slice(first * stride + offset, last * stride + offset + 1, stride)
+patches.vjp(lambda g, y, x, *how, **named: fold(g, x.shape, *how, **named))
+fold.vjp(lambda g, y, x, shape, *how, **named: patches(g, *how, **named))
 
 # ------------------------------------------------------------------------------------------ reductions
 
