@@ -822,9 +822,10 @@ def check_order(f: Callable[..., Any], arrays: list[Any], order: int, rng: np.ra
     return report
 
 
-def cotangent_for(y: Any, rng: np.random.Generator) -> Any:
-    """A random cotangent for an output."""
-    return placed(signed(rng, y.size).astype(y.dtype if y.dtype.kind == "f" else np.float64).reshape(y.shape), y)
+def cotangent_for(y: Any, rng: np.random.Generator, decades: int = 0) -> Any:
+    """A random cotangent for an output, its elements spread over some decades to either side of 1."""
+    v = signed(rng, y.size) * 10.0 ** rng.integers(-decades, decades + 1, y.size)
+    return placed(v.astype(y.dtype if y.dtype.kind == "f" else np.float64).reshape(y.shape), y)
 
 
 def recorded(below: Callable[..., list[Any]], problem: Problem, rng: np.random.Generator, report: GradReport,

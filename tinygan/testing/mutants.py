@@ -172,11 +172,12 @@ def slots(primitive: Primitive) -> list[int]:
 def gradients(case: Case, order: int) -> list[np.ndarray]:
     """The gradients of every order at a case, for cotangents of many sizes that are always the same."""
     rng, results = np.random.default_rng(0), []
-    tensors, outputs = [Tensor(x) for x in case.inputs], []
+    arguments = [Tensor(x) if x.dtype.kind == "f" else x for x in case.inputs]
+    tensors = [x for x in arguments if isinstance(x, Tensor)]
     with np.errstate(all="ignore"):
-        outputs = [case.f(*tensors)]
+        outputs = [case.f(*arguments)]
         for _ in range(order):
-            cotangents = [Tensor(cotangent_for(y.data, rng) * 10.0 ** rng.integers(-3, 4, y.shape)) for y in outputs]
+            cotangents = [Tensor(cotangent_for(y.data, rng, decades=3)) for y in outputs]
             outputs, tensors = pull(outputs, tensors, cotangents, True), tensors + cotangents
             results += [y.data for y in outputs]
     return results

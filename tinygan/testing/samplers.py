@@ -203,7 +203,7 @@ def sloped(pick: Picker, op: Any) -> Case:
 def choice(pick: Picker, op: Any) -> Case:
     condition, a, b = pick.broadcastable(3)
     mask = np.random.default_rng(pick.integer(0, 999)).random(condition) < 0.5
-    return Case(lambda x, y: op(mask, x, y), [pick.array(a), pick.array(b)])
+    return Case(op, [np.asarray(mask), pick.array(a), pick.array(b)])
 
 
 @sampler("matmul", "matmul_nt", "matmul_tn")
