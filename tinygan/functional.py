@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import backend, ops
-from .ops import Axis, axes_of
+from .ops import Axis, Pair, axes_of
 from .tensor import Tensor, value_of
 
 
@@ -79,6 +79,57 @@ def batch_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
 def layer_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
     """As ``batch_norm``, but m and v over the features of each example: (n, d) -> (n, d) (Ba et al. 2016, eq. 4)."""
     return normalize(x, -1, eps)[0] * gamma + beta
+
+
+def pair(x: int | Pair) -> Pair:
+    """An argument for rows and columns: one number stands for both."""
+    return (x, x) if isinstance(x, int) else x
+
+
+def conv2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair = 1, padding: int | Pair = 0) -> Any:
+    """y[n,o,i,j] = bias[o] + sum over c, a, b of x[n, c, i s + a - p, j s + b - p] weight[a,b,c,o], x = 0 outside.
+
+    Shapes: (n, c_in, h, w), (kh, kw, c_in, c_out), (c_out,) -> (n, c_out, oh, ow), oh = (h + 2 p - kh) // s + 1. The kernel
+    is not flipped. The result's memory is (n, oh, ow, c_out), so that a chain of layers needs no transposed copies.
+    """
+    (kh, kw, c_in, c_out), stride, padding = weight.shape, pair(stride), pair(padding)
+    if x.ndim != 4 or x.shape[1] != c_in:
+        raise ValueError(f"conv2d: expected input of shape (n, {c_in}, h, w), got {x.shape}")
+    oh, ow = (ops.windows(*how) for how in zip(x.shape[2:], (kh, kw), stride, padding))
+    if oh < 1 or ow < 1:
+        raise ValueError(f"conv2d: a kernel of {kh} x {kw} does not fit into {x.shape[2:]} with padding {padding}")
+    rows = ops.patches(ops.transpose(x, (0, 2, 3, 1)), kernel=(kh, kw), stride=stride, padding=padding)
+    y = ops.matmul(rows, ops.reshape(weight, (kh * kw * c_in, c_out)))
+    return ops.transpose(ops.reshape(y if bias is None else y + bias, (x.shape[0], oh, ow, c_out)), (0, 3, 1, 2))
+
+
+def conv_transpose2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair = 1, padding: int | Pair = 0,
+                     output_padding: int | Pair = 0) -> Any:
+    """The adjoint of ``conv2d`` with the same weight, stride and padding, plus a bias.
+
+    Shapes: (n, c_in, h, w), (kh, kw, c_out, c_in), (c_out,) -> (n, c_out, (h - 1) s + kh - 2 p + output_padding, ...).
+    Images of several heights have convolutions of one height: ``output_padding``, below the stride, chooses among them.
+    """
+    (kh, kw, c_out, c_in), stride, padding, extra = weight.shape, pair(stride), pair(padding), pair(output_padding)
+    if x.ndim != 4 or x.shape[1] != c_in:
+        raise ValueError(f"conv_transpose2d: expected input of shape (n, {c_in}, h, w), got {x.shape}")
+    n, _, h, w = x.shape
+    size = tuple((a - 1) * s + k - 2 * p + e for a, k, s, p, e in zip((h, w), (kh, kw), stride, padding, extra))
+    if min(size) < 1 or not all(0 <= e < s for e, s in zip(extra, stride)):
+        raise ValueError(f"conv_transpose2d: no images of {size} from {(h, w)} with kernel {(kh, kw)}, stride {stride}, "
+                         f"padding {padding}, output_padding {extra} (below the stride)")
+    rows = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (n * h * w, c_in))
+    y = ops.matmul_nt(rows, ops.reshape(weight, (kh * kw * c_out, c_in)))
+    y = ops.fold(y, (n, *size, c_out), kernel=(kh, kw), stride=stride, padding=padding)
+    return ops.transpose(y if bias is None else y + bias, (0, 3, 1, 2))
+
+
+def upsample(x: Any, factor: int) -> Any:
+    """Every pixel factor x factor times (nearest neighbour): (n, c, h, w) -> (n, c, factor h, factor w)."""
+    n, c, h, w = x.shape
+    pixels = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (n, h, 1, w, 1, c))
+    y = ops.reshape(ops.broadcast_to(pixels, (n, h, factor, w, factor, c)), (n, h * factor, w * factor, c))
+    return ops.transpose(y, (0, 3, 1, 2))
 
 
 Tensor.mean = mean

@@ -1,7 +1,11 @@
-"""Initializers: functions (shape, rng, dtype) -> array, for weights of shape (fan_in, fan_out)."""
+"""Initializers: functions (shape, rng, dtype) -> array, for weights (d_in, d_out) and (kh, kw, c_in, c_out).
+
+A convolution's unit has fan_in = kh kw c_in inputs, and each input goes to fan_out = kh kw c_out units (at stride 1).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,19 +16,24 @@ from . import backend
 Initializer = Callable[[tuple[int, ...], backend.Generator, Any], backend.Array]
 
 
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(fan_in, fan_out) of weights of a shape."""
+    return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+
+
 def he_normal(shape: tuple[int, ...], rng: backend.Generator, dtype: Any = np.float32) -> backend.Array:
     """N(0, 2 / fan_in), for layers followed by a rectifier (He et al. 2015, eq. 10)."""
-    return backend.normal(rng, shape, dtype) * float((2 / shape[0]) ** 0.5)
+    return backend.normal(rng, shape, dtype) * float((2 / fans(shape)[0]) ** 0.5)
 
 
 def he_uniform(shape: tuple[int, ...], rng: backend.Generator, dtype: Any = np.float32) -> backend.Array:
     """U(-b, b) of the same variance, b = (6 / fan_in)^(1/2)."""
-    return symmetric(shape, rng, dtype, (6 / shape[0]) ** 0.5)
+    return symmetric(shape, rng, dtype, (6 / fans(shape)[0]) ** 0.5)
 
 
 def glorot_uniform(shape: tuple[int, ...], rng: backend.Generator, dtype: Any = np.float32) -> backend.Array:
     """U(-b, b), b = (6 / (fan_in + fan_out))^(1/2) (Glorot & Bengio 2010, eq. 16)."""
-    return symmetric(shape, rng, dtype, (6 / (shape[0] + shape[1])) ** 0.5)
+    return symmetric(shape, rng, dtype, (6 / sum(fans(shape))) ** 0.5)
 
 
 def dcgan(shape: tuple[int, ...], rng: backend.Generator, dtype: Any = np.float32) -> backend.Array:

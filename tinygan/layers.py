@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import backend, functional, init, ops
+from .ops import Pair
 from .tensor import Tensor, value_of
 
 M = TypeVar("M", bound="Module")
@@ -108,9 +109,72 @@ class Dense(Module):
         return ops.matmul(x, self.weight) + self.bias
 
 
+class Conv2d(Module):
+    """Cross-correlation with weights (kh, kw, c_in, c_out), plus a bias: (n, c_in, h, w) -> (n, c_out, oh, ow).
+
+    oh = (h + 2 padding - kh) // stride + 1, see ``functional.conv2d``; ``kernel``, ``stride`` and ``padding`` are a number
+    or one for rows and one for columns.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0, *,
+                 rng: backend.Generator, init: init.Initializer = init.he_normal, dtype: Any = np.float32) -> None:
+        self.stride, self.padding = functional.pair(stride), functional.pair(padding)
+        self.weight = Tensor(init((*functional.pair(kernel), c_in, c_out), rng, dtype))
+        self.bias = Tensor(backend.zeros((c_out,), dtype, backend.device_for(rng)))
+
+    def forward(self, x: Any) -> Any:
+        return functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class ConvTranspose2d(Module):
+    """The adjoint of a convolution, plus a bias: (n, c_in, h, w) -> (n, c_out, (h - 1) stride + kh - 2 padding, ...).
+
+    The weights are those of that convolution, (kh, kw, c_out, c_in), see ``functional.conv_transpose2d``. ``init`` is asked
+    for (kh, kw, c_in, c_out): of its fan-in, a share of 1 / stride^2 falls on each output pixel.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0,
+                 output_padding: int | Pair = 0, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
+                 dtype: Any = np.float32) -> None:
+        self.stride, self.padding, self.output_padding = map(functional.pair, (stride, padding, output_padding))
+        self.weight = Tensor(init((*functional.pair(kernel), c_in, c_out), rng, dtype).swapaxes(2, 3))
+        self.bias = Tensor(backend.zeros((c_out,), dtype, backend.device_for(rng)))
+
+    def forward(self, x: Any) -> Any:
+        return functional.conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self.output_padding)
+
+
+class Upsample(Module):
+    """Every pixel factor x factor times: (n, c, h, w) -> (n, c, factor h, factor w)."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def forward(self, x: Any) -> Any:
+        return functional.upsample(x, self.factor)
+
+
+class Reshape(Module):
+    """Each example in another shape: (n, ...) -> (n, *shape). One length may be -1."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = tuple(shape)
+
+    def forward(self, x: Any) -> Any:
+        return ops.reshape(x, (x.shape[0], *self.shape))
+
+
+class Flatten(Reshape):
+    """Each example as one row: (n, c, h, w) -> (n, c h w)."""
+
+    def __init__(self) -> None:
+        super().__init__((-1,))
+
+
 class BatchNorm(Module):
     """gamma (x - m) / (v + eps)^(1/2) + beta: (n, d) -> (n, d), n >= 2 in training (Ioffe & Szegedy 2015).
 
+    Images (n, d, h, w) are normalized channel by channel, over the examples and the pixels (section 3.2).
     In training m and v are the batch's (v biased) and the running statistics move towards them by ``momentum`` (towards
     the *unbiased* v). In evaluation the running statistics are used, so one example's output does not depend on others.
     """
@@ -127,8 +191,13 @@ class BatchNorm(Module):
         self.running_var = Tensor(self.gamma.data)
 
     def forward(self, x: Any) -> Any:
-        if x.ndim != 2 or x.shape[1] != self.gamma.size:
-            raise ValueError(f"BatchNorm: expected input of shape (n, {self.gamma.size}), got {x.shape}")
+        d = self.gamma.size
+        if x.ndim not in (2, 4) or x.shape[1] != d:
+            raise ValueError(f"BatchNorm: expected input of shape (n, {d}) or (n, {d}, h, w), got {x.shape}")
+        if x.ndim == 4:
+            n, d, h, w = x.shape
+            rows = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (n * h * w, d))
+            return ops.transpose(ops.reshape(self.forward(rows), (n, h, w, d)), (0, 3, 1, 2))
         if not self.training:
             scale = (self.running_var.data + self.eps) ** -0.5
             return (x - self.running_mean.data) * (self.gamma * scale) + self.beta
