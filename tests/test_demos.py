@@ -1,4 +1,4 @@
-"""Each demo runs as its header says, for a few steps; what the docs quote from the source stands there word for word."""
+"""Each demo runs as its header says, for a few steps, and tells the truth about what it can check itself."""
 
 from __future__ import annotations
 
@@ -87,12 +87,3 @@ def test_unknown_device_is_one_line(name, tmp_path):
     assert done.returncode == 2
     assert "unknown device 'gpu7'" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
-
-
-QUOTES = [(page.name, *quote) for page in sorted((ROOT / "docs").glob("*.md"))
-          for quote in re.findall(r"^```py (\S+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)]
-
-
-@pytest.mark.parametrize(("page", "source", "lines"), QUOTES, ids=lambda value: value[:40].strip())
-def test_docs_quote_the_source_word_for_word(page, source, lines):
-    assert lines in (ROOT / source).read_text()
