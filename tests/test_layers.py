@@ -179,7 +179,7 @@ def test_a_single_example_has_no_variance(rng):
 @pytest.mark.parametrize("layer", [BatchNorm(3), LayerNorm(3)])
 @pytest.mark.parametrize("shape", [(4, 2), (4, 1)])
 def test_norms_name_the_shape_they_want(layer, shape):
-    with pytest.raises(ValueError, match=r"Norm: expected input of shape \(n, 3\), got \(4, "):
+    with pytest.raises(ValueError, match=r"Norm: expected input of shape \(n, 3\).*, got \(4, "):
         layer(np.ones(shape, np.float32))
 
 
