@@ -4,6 +4,7 @@ Run with the Python that has the peers installed (torch and jax, each optional; 
 
     python tests/benchmarks/run.py                  # the table of steps, 2 threads and 1 thread; a few minutes
     python tests/benchmarks/run.py --only W2 --peers "tinygan eager,PyTorch eager" --rounds 10
+    python tests/benchmarks/run.py --peers "tinygan eager,tinygan eager@../before"    # another checkout beside this one
     python tests/benchmarks/run.py --start          # import time, per-op cost, start to the first and 1,000th unit
 
 Every peer runs in a process of its own, and the processes take turns, so that a busy machine is busy for all of them
@@ -34,11 +35,11 @@ from works import UNITS  # noqa: E402
 BASE = "PyTorch eager"
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a worker with a number of threads."""
+def environment(threads: int, where: str = "") -> dict[str, str]:
+    """The environment of a worker with a number of threads, and with tinygan from another directory if one is named."""
     count = str(threads)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([where or str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, **{name: count for name in names}, "PYTHONPATH": path}
 
 
@@ -48,9 +49,10 @@ class Worker:
     def __init__(self, name: str, work: str, unit: str, threads: int) -> None:
         self.name, self.times = name, []
         start = time.perf_counter()
-        self.process = subprocess.Popen([sys.executable, str(HERE / "worker.py"), name, work, unit, str(threads)],
+        peer, _, where = name.partition("@")
+        self.process = subprocess.Popen([sys.executable, str(HERE / "worker.py"), peer, work, unit, str(threads)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env=environment(threads))
+                                        env=environment(threads, where))
         first = self.answer()
         self.first, self.first_peak = time.perf_counter() - start, first["peak"]
 
