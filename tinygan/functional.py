@@ -63,22 +63,22 @@ def dropout(x: Any, p: float, rng: backend.Generator) -> Any:
     return x * (kept.astype(value.dtype) * (1 / (1 - p) if p < 1 else 0.0))
 
 
-def normalize(x: Any, axis: Axis, eps: float) -> tuple[Any, Any, Any]:
-    """((x - m) / (v + eps)^(1/2), m, v): mean m and variance v over the axes."""
+def normalize(x: Any, axis: Axis, eps: float, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
+    """(gamma (x - m) / (v + eps)^(1/2) + beta, m, v): mean m and variance v over the axes."""
     m = mean(x, axis=axis, keepdims=True)
     centered = x - m
     v = mean(centered * centered, axis=axis, keepdims=True)
-    return centered / ops.sqrt(v + eps), m, v
+    return centered * (gamma / ops.sqrt(v + eps)) + beta, m, v  # dividing the row, not the batch
 
 
 def batch_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
     """gamma (x - m) / (v + eps)^(1/2) + beta, m and v over the batch: (n, d) -> (n, d) (Ioffe & Szegedy 2015, alg. 1)."""
-    return normalize(x, 0, eps)[0] * gamma + beta
+    return normalize(x, 0, eps, gamma, beta)[0]
 
 
 def layer_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
     """As ``batch_norm``, but m and v over the features of each example: (n, d) -> (n, d) (Ba et al. 2016, eq. 4)."""
-    return normalize(x, -1, eps)[0] * gamma + beta
+    return normalize(x, -1, eps, gamma, beta)[0]
 
 
 def pair(x: int | Pair) -> Pair:

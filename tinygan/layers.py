@@ -204,10 +204,10 @@ class BatchNorm(Module):
         n = len(x)
         if n < 2:
             raise ValueError("BatchNorm: a batch of one example has no variance; use a larger batch or eval()")
-        normal, m, v = functional.normalize(x, 0, self.eps)
+        y, m, v = functional.normalize(x, 0, self.eps, self.gamma, self.beta)
         for running, batch in ((self.running_mean, value_of(m)[0]), (self.running_var, value_of(v)[0] * (n / (n - 1)))):
             running.assign(running.data + self.momentum * (batch - running.data))
-        return normal * self.gamma + self.beta
+        return y
 
 
 class LayerNorm(Module):

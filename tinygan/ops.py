@@ -10,6 +10,7 @@ At a kink (``abs``, ``relu`` at 0, ties of ``maximum`` and ``max``) the rules gi
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,13 @@ from .tensor import Array, Tensor, Variadic, primitive, value_of
 Shape = tuple[int, ...]
 _largest: Any = np.maximum.reduce
 _smallest: Any = np.minimum.reduce
-_add_up: Any = np.add.reduce  # np.sum without its wrapper
 Axis = Any  # an int, a tuple of ints, or None for all axes
+
+def _add_up(x: Array, axis: Axis, keepdims: bool = False) -> Array:
+    if x.ndim == 2 and axis in (0, (0,)) and x.dtype.kind == "f":  # a product with ones: twice as fast as a reduction
+        y = np.matmul(np.ones_like(x, shape=(len(x),)), x)
+        return y[None] if keepdims else y
+    return np.add.reduce(x, axis=axis, keepdims=keepdims)
 
 def indicator(condition: Array, like: Any) -> Array:
     """1 where the condition holds, else 0, in the dtype of ``like``: a constant."""
@@ -213,8 +219,8 @@ def sum_to(x: Any, /, shape: Shape) -> Any:
     """Sum x down to a shape that broadcasts to its own: the adjoint of ``broadcast_to``."""
     new = x.ndim - len(shape)
     axes = tuple(a for a, n in enumerate(x.shape) if a < new or (shape[a - new] == 1 and n != 1))
-    if x.ndim == 2 and axes == (0,) and x.dtype.kind == "f":  # a product with ones: twice as fast as a reduction
-        return np.matmul(np.ones_like(x, shape=(len(x),)), x).reshape(shape)
+    if axes == tuple(range(x.ndim - 1)) and axes:  # all but the last
+        x, axes = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), (0,)
     return _add_up(x, axis=axes).reshape(shape)
 broadcast_to.vjp(lambda g, y, x, shape: sum_to(g, x.shape))
 sum_to.vjp(lambda g, y, x, shape: broadcast_to(g, x.shape))
@@ -288,14 +294,14 @@ def windows(size: int, kernel: int, stride: int, padding: int) -> int:
 @primitive()
 def patches(x: Any, /, kernel: Pair, stride: Pair, padding: Pair) -> Any:
     """The windows of zero-padded images as rows: (n, h, w, c) -> (n oh ow, kh kw c), oh = (h + 2 p - kh) // s + 1."""
-    (n, h, w, c), (top, left) = x.shape, padding
+    (n, h, w, c), (kh, kw), (top, left) = x.shape, kernel, padding
     if top or left:
         wide = np.zeros_like(x, shape=(n, h + 2 * top, w + 2 * left, c), order="C")
         wide[:, top:top + h, left:left + w] = x
         x = wide
-    y = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))[:, ::stride[0], ::stride[1]]
-    rows, columns = y.shape[1:3]
-    return y.transpose(0, 1, 2, 4, 5, 3).reshape(n * rows * columns, kernel[0] * kernel[1] * c)
+    x = x.reshape(*x.shape[:2], x.shape[2] * c)
+    y = np.lib.stride_tricks.sliding_window_view(x, (kh, kw * c), axis=(1, 2))[:, ::stride[0], ::stride[1] * c]
+    return y.reshape(n * y.shape[1] * y.shape[2], kh * kw * c)
 
 @primitive()
 def fold(x: Any, /, shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Any:
