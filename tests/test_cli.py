@@ -279,7 +279,7 @@ def test_help_names_every_method_data_set_and_default(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert all(name in text for name in (*training.METHODS, *tg.data.TOYS))
     options = {"steps": "generator steps in total", "batch": "examples per step", "width": "units of a hidden layer",
-               "depth": "hidden layers", "latent": "dimension of z"}
+               "depth": "hidden layers"}
     for name, words in options.items():
         assert f"{words} (default: {getattr(training.Config, name)})" in text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import __version__
 
@@ -49,7 +49,7 @@ def parser() -> Parser:
     p.add_argument("--batch", type=int, metavar="N", help="examples per step (default: 64)")
     p.add_argument("--width", type=int, metavar="N", help="units of a hidden layer (default: 128)")
     p.add_argument("--depth", type=int, metavar="N", help="hidden layers (default: 3)")
-    p.add_argument("--latent", type=int, metavar="N", help="dimension of z (default: 2)")
+    p.add_argument("--latent", type=int, metavar="N", help="dimension of z (default: the data's, but 2 to 100)")
     p.add_argument("--lr", type=float, metavar="X", help="learning rate at the start, falls to 0 (default: the method's)")
     p.add_argument("--n-critic", type=int, metavar="N", help="critic steps per generator step (default: the method's)")
     p.add_argument("--penalty", type=float, metavar="X", help="weight of the gradient penalty (default: the method's)")
@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         from . import commands
 
         return getattr(commands, options.command)(options)
-    except BrokenPipeError:  # the reader of our output has gone, as in ``| head``
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        hush(sys.stdout)
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -92,6 +92,11 @@ def main(argv: list[str] | None = None) -> int:
         code, message = explain(fault)
         print(f"tinygan: {message}", file=sys.stderr)
         return code
+
+
+def hush(stream: Any) -> None:
+    """Let a stream lead nowhere: its reader has gone, as in ``| head``."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def explain(fault: Exception) -> tuple[int, str]:

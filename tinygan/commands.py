@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__, backend, checkpoint, training
-from .cli import DIVERGED, USAGE, CommandError
+from .cli import DIVERGED, USAGE, CommandError, hush
 from .gan import GAN
 
 SAVE_EVERY = 30.0  # seconds between checkpoints
@@ -111,7 +111,7 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
         if not any(folder.iterdir()):
             folder.rmdir()
         raise
-    print(header(gan, folder, speed), flush=True)
+    say(header(gan, folder, speed))
     caught: list[int] = []
 
     def stop(signum: int, frame: Any) -> None:
@@ -148,7 +148,7 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
         reason = str(fault)
         kept, _ = checkpoint.load(folder / "checkpoint.npz")
         raise CommandError(DIVERGED, f"{fault}; the checkpoint of step {kept['values']['step']} is kept in {folder}; "
-                                     f"try --lr {min((trainer.config.lr or 0) / 5, trainer.method.lr):g}") from None
+                                     f"try --lr {min(trainer.config.lr / 5, trainer.method.lr):g}") from None
     except Exception as fault:
         reason = f"{type(fault).__name__}: {fault}"
         raise
@@ -162,11 +162,19 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
         except OSError:
             if reason == "done":
                 raise
-    print(results(gan, folder, ideal))
+    say(results(gan, folder, ideal))
     if caught:
-        print(f"stopped by {reason}; to go on: tinygan train --resume {folder}")
+        say(f"stopped by {reason}; to go on: tinygan train --resume {folder}")
         return 128 + caught[0]
     return 0
+
+
+def say(text: str, stream: Any = None, end: str = "\n") -> None:
+    """Print, and go on in silence if nobody reads it any more: training is not lost for that."""
+    try:
+        print(text, end=end, file=stream or sys.stdout, flush=True)
+    except BrokenPipeError:
+        hush(stream or sys.stdout)
 
 
 def now() -> str:
@@ -245,19 +253,12 @@ class Progress:
         while len(parts) > 1 and len("  ".join(parts)) > width:
             parts.pop()
         text = "  ".join(parts)[:width]
-        self.write("\r" + text.ljust(width) if self.rewrite else text + "\n")
+        say("\r" + text.ljust(width) if self.rewrite else text, sys.stderr, "" if self.rewrite else "\n")
 
     def end(self) -> None:
         """Leave the line."""
         if self.rewrite and self.known:
-            self.write("\n")
-
-    def write(self, text: str) -> None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:  # nobody reads the progress any more: go on without
-            self.rewrite, self.shown = False, math.inf
+            say("", sys.stderr)
 
 
 def write_pictures(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]) -> None:
@@ -280,13 +281,16 @@ def results(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]) -> st
     """The last scores beside those of real data, and where the files are."""
     t, last = gan.trainer_, last_scores(gan.trainer_)
     lines = [f"{t.step} of {t.config.steps} steps done in {t.seconds:.0f} s"]
+
+    def beside(name: str, form: str) -> str:
+        return f"{last[name]:{form}}   (real data: {ideal[name][0]:{form}} to {ideal[name][1]:{form}})"
+
     if "modes" in last and gan.data_.centers is not None:
         lines += [f"  modes captured      {last['modes']:.0f} of {len(gan.data_.centers)}",
-                  f"  high quality        {last['high_quality']:.1%}   (real data {ideal['high_quality'][0]:.1%})",
-                  f"  reverse KL          {last['reverse_kl']:.4f}   (real data {ideal['reverse_kl'][1]:.4f})"]
+                  f"  high quality        {beside('high_quality', '.1%')}",
+                  f"  reverse KL          {beside('reverse_kl', '.4f')}"]
     if "sliced_wasserstein" in last:
-        lines += [f"  sliced Wasserstein  {last['sliced_wasserstein']:.4f}   "
-                  f"(real data {ideal['sliced_wasserstein'][1]:.4f})"]
+        lines += [f"  sliced Wasserstein  {beside('sliced_wasserstein', '.4f')}"]
     return "\n".join([*lines, f"picture  {folder / 'panel.png'}", f"samples  {folder / 'samples.npz'}",
                       f"next     tinygan sample {folder} -n 1000 -o samples.csv"])
 

@@ -21,7 +21,7 @@ class GAN:
     """
 
     def __init__(self, method: str = "wgan-gp", *, steps: int = Config.steps, batch: int = Config.batch,
-                 width: int = Config.width, depth: int = Config.depth, latent: int = Config.latent,
+                 width: int = Config.width, depth: int = Config.depth, latent: int | None = None,
                  lr: float | None = None, n_critic: int | None = None, penalty: float | None = None,
                  seed: int = 0, device: str | None = None) -> None:
         self.method, self.steps, self.batch, self.width, self.depth = method, steps, batch, width, depth

@@ -99,7 +99,8 @@ def _points(axes: Axes, data: DataSet, samples: Any, critic: Callable[[np.ndarra
         axes.set_aspect("equal", anchor="N")
     drawn = critic is not None and data.dim == 2 and _level_sets(axes, data, limits, critic)
     for points, color, size, name in ((real, REAL, 28, names[0]), (generated[~outside], GENERATED, 7, names[1])):
-        axes.scatter(*points[:, :2].T, s=size, c=color, alpha=0.8, linewidths=0)  # small on large: neither hides the other
+        # Small on large: neither hides the other.
+        axes.scatter(points[:, 0], points[:, 1], s=size, c=color, alpha=0.8, linewidths=0)
         axes.scatter([], [], s=40, c=color, label=name)
     axes.set(xlim=limits[0], ylim=limits[1], ylabel=labels[1])
     axes.legend(loc="upper center", framealpha=0.9, fontsize=9, ncols=2)

@@ -52,11 +52,12 @@ def adam(parameters: Any, lr: Any, second: float = 0.999) -> Adam:
 
 METHODS = {
     "gan": Method("non-saturating GAN (Goodfellow et al. 2014)", losses.nonsaturating_discriminator,
-                  losses.nonsaturating_generator, adam, lr=5e-4),
+                  losses.nonsaturating_generator, adam, lr=1e-3),
     "minimax": Method("minimax GAN (Goodfellow et al. 2014)", losses.minimax_discriminator,
-                      losses.minimax_generator, adam, lr=5e-4),
+                      losses.minimax_generator, adam, lr=2e-4),
+    # The paper clips at 0.01 with a learning rate of 5e-5; these small networks on sharp data want more of both.
     "wgan": Method("WGAN with weight clipping (Arjovsky et al. 2017)", losses.wasserstein_critic,
-                   losses.wasserstein_generator, RMSprop, lr=5e-4, n_critic=5, clip=0.05),
+                   losses.wasserstein_generator, RMSprop, lr=2e-3, n_critic=5, clip=0.1),
     # The paper's weight is 10; its authors' code for toy data uses 0.1, which learns faster there.
     "wgan-gp": Method("WGAN-GP (Gulrajani et al. 2017)", losses.wasserstein_critic,
                       losses.wasserstein_generator, lambda p, lr: adam(p, lr, 0.9), lr=4e-3, n_critic=5, penalty=0.1),
@@ -65,20 +66,20 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Config:
-    """The choices that make a run repeatable. None means the method's own setting."""
+    """The choices that make a run repeatable. None means the method's own setting; for ``latent`` the data's dimension."""
 
     method: str = "wgan-gp"
     steps: int = 5000
     batch: int = 64
     width: int = 128
     depth: int = 3
-    latent: int = 2
-    lr: float | None = None
-    n_critic: int | None = None
-    penalty: float | None = None
+    latent: Any = None
+    lr: Any = None
+    n_critic: Any = None
+    penalty: Any = None
     seed: int = 0
 
-    def resolved(self) -> Config:
+    def resolved(self, dim: int = 2) -> Config:
         """The same with every None replaced. Raises ValueError for an unknown method or a value out of range."""
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; choose {', '.join(METHODS)}")
@@ -87,6 +88,7 @@ class Config:
             raise ValueError(f"method {self.method} has no gradient penalty; leave penalty out or use wgan-gp")
         full = replace(self, lr=method.lr if self.lr is None else self.lr,
                        n_critic=method.n_critic if self.n_critic is None else self.n_critic,
+                       latent=min(max(2, dim), 100) if self.latent is None else self.latent,
                        penalty=method.penalty if self.penalty is None else self.penalty)
         for name, least in {"steps": 1, "batch": 1, "width": 1, "depth": 0, "latent": 1, "n_critic": 1, "seed": 0}.items():
             value = getattr(full, name)
@@ -117,7 +119,7 @@ class Trainer:
     """Trains a generator against a critic on a data set; ``train`` yields a row of the log now and then."""
 
     def __init__(self, config: Config, data: DataSet, device: str = "cpu") -> None:
-        self.config = config = config.resolved()
+        self.config = config = config.resolved(data.dim)
         self.method = METHODS[config.method]
         self.data, self.device = data, device
         start, run = np.random.SeedSequence(config.seed).spawn(2)
@@ -126,11 +128,10 @@ class Trainer:
         self.critic = mlp(data.dim, config.width, config.depth, 1, rng)
         self.rng = backend.generator(run, device)
         self.average = ExponentialMovingAverage(self.generator)
-        assert config.lr is not None
         schedule = linear(config.lr, config.steps)
         self.generator_optimizer = self.method.optimizer(self.generator.parameters(), schedule)
         self.critic_optimizer = self.method.optimizer(
-            self.critic.parameters(), lambda step: schedule(step // (config.n_critic or 1)))
+            self.critic.parameters(), lambda step: schedule(step // config.n_critic))
         self.clip = WeightClip(self.critic.parameters(), self.method.clip) if self.method.clip else None
         self.step, self.seconds, self.stop = 0, 0.0, False
         self.history: list[tuple[float, ...]] = []
@@ -168,7 +169,7 @@ class Trainer:
 
     def iterate(self) -> dict[str, float]:
         """n_critic steps of the critic, one of the generator. Raises Diverged if a loss is not finite."""
-        for _ in range(self.config.n_critic or 1):
+        for _ in range(self.config.n_critic):
             columns = self.critic_step()
         columns |= self.generator_step()
         self.step += 1
