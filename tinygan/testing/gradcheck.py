@@ -10,6 +10,7 @@ must give the same slope, <vjp(v), u> = <v, J u>, to a tolerance made of that es
     is larger, is the error estimate.
 3.  A smooth f bends less the closer one looks: S(h) = |f(x + hu) - 2 f(x) + f(x - hu)| / h shrinks like h. Steps
     where it does not have crossed a kink or a jump and are not used; values that are not finite are not used either.
+    Where finer steps contradict what coarser ones agree on, these have crossed one too.
 4.  Outputs that cannot be decided get a zero cotangent, which is exact because a rule is linear in v. At a kink the
     rule's slope must lie between the two one-sided slopes. If too little is left, ``Inconclusive`` is raised.
 
@@ -122,6 +123,20 @@ def ridders(slopes: np.ndarray, noise: np.ndarray, base: int) -> tuple[np.ndarra
         value = np.where(better, slopes[row, columns], value)
         error = np.where(better, least, error)
     return value, error
+
+
+def settled(slopes: np.ndarray, noise: np.ndarray, base: int) -> tuple[np.ndarray, np.ndarray]:
+    """``ridders``, without the steps that finer ones contradict: those that reach across a kink or a jump."""
+    for _ in range(4):
+        value, error = ridders(slopes, noise, base)
+        once = slopes[1:] + (slopes[1:] - slopes[:-1]) / (base - 1)
+        doubt = np.maximum(np.abs(once - slopes[1:]), np.abs(once - slopes[:-1])) + noise[1:]
+        against = np.abs(once - value) > SAFETY * (error + doubt)  # row j holds the steps j and j + 1
+        if not against.any():
+            return value, error
+        last = len(against) - np.argmax(against[::-1], axis=0)  # below the finest contradiction
+        slopes = np.where((np.arange(len(slopes))[:, None] < last) & against.any(axis=0), np.nan, slopes)
+    return value, np.where(against.any(axis=0), np.inf, error)
 
 
 def scatter_of(slopes: np.ndarray, h: np.ndarray, base: int) -> np.ndarray:
@@ -302,7 +317,7 @@ class Problem:
                 rounding = 2 * (rounding + slip * np.abs(slopes)) / h
                 noise = np.maximum(rounding, 2 * scatter_of(slopes, h, 4) / h)
                 slopes[bends(plus, self.y, minus, h, noise)] = np.nan
-                d, e = ridders(slopes, noise, 4)
+                d, e = settled(slopes, noise, 4)
                 at_odds = np.abs(d - value) > SAFETY * (e + error)  # a staircase: coarse and fine steps see different slopes
                 better = e < error
                 value, error = np.where(better, d, value), np.where(better, e, error)
@@ -336,7 +351,7 @@ class Problem:
             for slopes in ((self.y - minus) / h, (plus - self.y) / h):
                 slopes[~np.isfinite(slopes)] = np.nan
                 noise = np.maximum(rounding + slip * np.abs(slopes) / h, 2 * scatter_of(slopes, h, 2) / h)
-                measured.append(ridders(slopes, noise, 2))
+                measured.append(settled(slopes, noise, 2))
             (left, e_left), (right, e_right) = measured
             error = np.maximum(e_left, e_right)
             gap = np.abs(right - left)

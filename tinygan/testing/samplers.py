@@ -19,17 +19,20 @@ LAYOUTS = ("C", "F", "transposed", "sliced", "reversed", "stride 0")
 
 
 class Case(NamedTuple):
-    """A function of Tensors and the arrays to check it at."""
+    """A function of Tensors, the arrays to check it at, and up to which order."""
 
     f: Callable[..., Any]
     inputs: list[np.ndarray]
+    order: int = 3
 
 
 class Picker:
-    """Random choices."""
+    """Random choices. Inputs are made on the host; ``device`` is for what a case makes beside its inputs."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    device = "cpu"
+
+    def __init__(self, rng: np.random.Generator, device: str = "cpu") -> None:
+        self.rng, self.device = rng, device
 
     def integer(self, low: int, high: int) -> int:
         """A whole number from low to high, both included."""
