@@ -168,20 +168,25 @@ where.vjp(None,
 def _transposed(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
 
+def _product(a: Array, b: Array) -> Array:
+    """np.matmul, which leaves the BLAS where an operand has a stride of 0: the cotangent of a sum has."""
+    return np.matmul(a.copy() if 0 in a.strides else a, b.copy() if 0 in b.strides else b)
+
 @primitive(broadcasts=True)
 def matmul(a: Any, b: Any, /) -> Any:
     """a @ b: (..., n, k), (..., k, m) -> (..., n, m); leading shapes broadcast; 1-D operands as in NumPy."""
-    return np.matmul(a, b)
+    return _product(a, b)
 
 @primitive(broadcasts=True)
 def matmul_nt(a: Any, b: Any, /) -> Any:
     """a @ b^T: (..., n, k), (..., m, k) -> (..., n, m); leading shapes broadcast."""
-    return np.matmul(a, _transposed(b))
+    b = _transposed(b)
+    return np.multiply(a, b) if a.shape[-1] == 1 else _product(a, b)  # the BLAS is slow at products of vectors
 
 @primitive(broadcasts=True)
 def matmul_tn(a: Any, b: Any, /) -> Any:
     """a^T @ b: (..., k, n), (..., k, m) -> (..., n, m); leading shapes broadcast."""
-    return np.matmul(_transposed(a), b)
+    return _product(_transposed(a), b)
 
 def _as_matrices(g: Any, a: Any, b: Any) -> tuple[Any, Any, Any]:
     """A vector stands for a matrix of one row (left) or one column (right)."""
