@@ -54,26 +54,30 @@ class Optimizer:
         first = self.parameters[0].data
         size = sum(p.size for p in self.parameters)
         self.state = {slot: np.zeros_like(first, shape=(size,)) for slot in self.slots}
-        self.gradient, self.change = (np.zeros_like(first, shape=(size,)) for _ in range(2))
-        self.scratch = np.zeros_like(first, shape=(min(size, BLOCK),))
-        self.blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
-        ends = accumulate(p.size for p in self.parameters)
-        self.changes = [self.change[end - p.size:end].reshape(p.shape) for p, end in zip(self.parameters, ends)]
+        self.gradient = np.zeros_like(first, shape=(size,))
+        self.change, self.scratch = (np.zeros_like(first, shape=(min(size, BLOCK),)) for _ in range(2))
+        starts = list(accumulate([p.size for p in self.parameters], initial=0))
+        self.blocks = [(slice(at, min(at + BLOCK, size)), [  # and in it (parameter, part of it, part of the block)
+            (p, slice(max(at - start, 0), at + BLOCK - start), slice(max(start - at, 0), start + p.size - at))
+            for p, start in zip(self.parameters, starts) if at - p.size < start < at + BLOCK])
+            for at in range(0, size, BLOCK)]
 
     def step(self, grads: Sequence[Any]) -> None:
         """One update from the gradients, in the order of the parameters. ValueError if their shapes do not match."""
         grads = [value_of(g) for g in grads]
-        if len(grads) != len(self.parameters) or any(g.shape != c.shape for g, c in zip(grads, self.changes)):
-            raise ValueError(f"{type(self).__name__}.step: expected gradients of shapes {[c.shape for c in self.changes]}, "
-                             f"got {[g.shape for g in grads]}")
+        if [g.shape for g in grads] != [p.shape for p in self.parameters]:
+            raise ValueError(f"{type(self).__name__}.step: expected gradients of shapes "
+                             f"{[p.shape for p in self.parameters]}, got {[g.shape for g in grads]}")
         np.concatenate([g.reshape(-1) for g in grads], out=self.gradient)
         rates = backend.fresh(self.advance)
-        for block in self.blocks:
-            state = [vector[block] for vector in self.state.values()]
-            change = self.change[block]
-            self.update(rates, self.gradient[block], change, self.scratch[:len(change)], *state)
-        for p, change in zip(self.parameters, self.changes):
-            p.decrease(change)
+        for block, parts in self.blocks:
+            g, state = self.gradient[block], [vector[block] for vector in self.state.values()]
+            self.update(rates, g, self.change[:len(g)], self.scratch[:len(g)], *state)
+            for p, part, source in parts:
+                flat = p.data.reshape(-1)[part]
+                np.subtract(flat, self.change[source], out=flat)
+        for p in self.parameters:
+            p.touch()
 
     def advance(self) -> Array:
         """Count a step; the numbers of ``rates`` for it, in the parameters' dtype."""
@@ -168,8 +172,9 @@ class Adam(Optimizer):
         super().__init__(parameters, lr)
 
     def rates(self, lr: float) -> tuple[float, ...]:
-        """The learning rate and the factor of v's root, each with its bias correction."""
-        return lr / (1 - self.betas[0] ** self.steps), (1 - self.betas[1] ** self.steps) ** -0.5
+        """lr c / (1 - b1^t) and c eps, c = (1 - b2^t)^(1/2): then v needs no correction (section 2, last paragraph)."""
+        c = (1 - self.betas[1] ** self.steps) ** 0.5
+        return lr * c / (1 - self.betas[0] ** self.steps), self.eps * c
 
     def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
         m, v = state
@@ -182,8 +187,7 @@ class Adam(Optimizer):
         v *= b2
         v += scratch
         np.sqrt(v, out=scratch)
-        scratch *= rates[1]
-        scratch += self.eps
+        scratch += rates[1]
         np.divide(m, scratch, out=change)
         change *= rates[0]
 
