@@ -171,6 +171,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         if any(isinstance(i, Traced) and i.dtype.kind == "b" for i in leaves(index)):
             raise TraceError(f"{place()}: a Boolean index whose values are computed in the step gives a shape that "
                              "depends on values; multiply by the mask, or use np.where")
+        if isinstance(self.value[values(index)], np.generic):  # rather a view, which is resolved once
+            index = (*index, ...) if isinstance(index, tuple) else (index, ...)
         return self.tracer.record(operator.getitem, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -591,16 +593,11 @@ def bind(call: Call) -> Iterator[Callable[[], Any]]:
     if isinstance(function, np.ufunc):
         args = strong(function, args)
     if node is None:
-        if isinstance(function, np.ufunc) and set(kwargs) == {"out"} and len(args) == function.nin:
-            args, kwargs = (*args, kwargs["out"]), {}
         yield partial(function, *args, **kwargs)
         return
     node.array = out = fresh_array(node)
-    if isinstance(function, np.ufunc):
-        yield partial(function, *args, out, **kwargs)
-    elif isinstance(getattr(function, "__self__", None), np.ufunc) and function.__name__ in ("reduce", "accumulate"):
-        yield partial(function, *args, out=out, **kwargs)
-    elif function is np.concatenate:
+    of_ufunc = isinstance(getattr(function, "__self__", None), np.ufunc) and function.__name__ in ("reduce", "accumulate")
+    if isinstance(function, np.ufunc) or of_ufunc or function is np.concatenate:
         yield partial(function, *args, out=out, **kwargs)
     elif function is method and args[1] in ("copy", "astype"):
         yield partial(np.copyto, out, args[0], casting="unsafe")
