@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from works import Work
+from works import Convolutional, Work
 
 SLOPE, EPS, MOMENTUM = 0.2, 1e-5, 0.1
 
@@ -23,8 +23,9 @@ class Tinygan:
         self.tg, self.work = tg, work
         rng, layers = np.random.default_rng(0), tg.layers
         weights = [iter(w) for w in work.weights(dtype)]
-        nets = []
-        for widths, values, generator in ((work.generator, weights[0], True), (work.critic, weights[1], False)):
+        nets = self.convolutional(dtype) if isinstance(work, Convolutional) else []
+        made_of = () if nets else ((work.generator, weights[0], True), (work.critic, weights[1], False))
+        for widths, values, generator in made_of:
             made: list[Any] = []
             for n, m in pairwise(widths):
                 dense = layers.Dense(n, m, rng=rng, dtype=dtype)
@@ -38,6 +39,24 @@ class Tinygan:
         self.generator, self.critic = nets
         self.optimizers = [tg.optim.Adam(net.parameters(), lr=work.lr, betas=work.betas) for net in nets]
         self.prepare()
+
+    def convolutional(self, dtype: Any) -> list[Any]:
+        """The networks of a ``Convolutional`` work."""
+        layers, rng = self.tg.layers, np.random.default_rng(0)
+        how: dict[str, Any] = dict(kernel=4, stride=2, padding=1, rng=rng, dtype=dtype)
+        nets = [layers.Sequential(
+            layers.Dense(100, 6272, rng=rng, dtype=dtype), layers.Reshape((128, 7, 7)),
+            layers.BatchNorm(128, dtype=dtype), layers.ReLU(), layers.ConvTranspose2d(128, 64, **how),
+            layers.BatchNorm(64, dtype=dtype), layers.ReLU(), layers.ConvTranspose2d(64, 1, **how), layers.Tanh()),
+            layers.Sequential(
+            layers.Conv2d(1, 64, **how), layers.LeakyReLU(SLOPE), layers.Conv2d(64, 128, **how), layers.LeakyReLU(SLOPE),
+            layers.Flatten(), layers.Dense(6272, 1, rng=rng, dtype=dtype))]
+        for net, values in zip(nets, self.work.weights(dtype)):
+            weighted = [layer for layer in net.layers if hasattr(layer, "weight")]
+            for layer, weight, bias in zip(weighted, values[::2], values[1::2]):
+                layer.weight.assign(weight)
+                layer.bias.assign(bias)
+        return nets
 
     def prepare(self) -> None:
         """Hook: how the step functions are called."""
@@ -57,6 +76,8 @@ class Tinygan:
         return loss.data
 
     def scores(self, x: Any, masks: Any) -> Any:
+        if not masks:
+            return self.critic(x)
         masks = iter(masks)
         for layer in self.critic.layers:
             x = layer(x)
@@ -65,8 +86,13 @@ class Tinygan:
 
     def step(self, real: Any, z: Any, z2: Any, masks: Any, masks2: Any) -> Any:
         tg, n = self.tg, len(real)
-        scores = self.scores(np.concatenate([real, self.generator(z).data]), masks)
-        loss = tg.losses.nonsaturating_discriminator(scores[:n], scores[n:])
+        fake = self.generator(z).data
+        if real.ndim == 4:  # products of images are large by themselves: one after the other stays in the cache
+            scores = self.critic(real), self.critic(fake)
+        else:
+            both = self.scores(np.concatenate([real, fake]), masks)
+            scores = both[:n], both[n:]
+        loss = tg.losses.nonsaturating_discriminator(*scores)
         self.optimizers[1].step(tg.grad(loss, self.optimizers[1].parameters))
         loss2 = tg.losses.nonsaturating_generator(self.scores(self.generator(z2), masks2))
         self.optimizers[0].step(tg.grad(loss2, self.optimizers[0].parameters))
@@ -118,8 +144,8 @@ class Torch:
         import torch
         from torch import nn
         self.torch, self.work = torch, work
-        nets = []
-        for widths, values in zip((work.generator, work.critic), work.weights(dtype)):
+        nets = self.convolutional(dtype) if isinstance(work, Convolutional) else []
+        for widths, values in () if nets else zip((work.generator, work.critic), work.weights(dtype)):
             generator, made, values = not nets, [], iter(values)
             for n, m in pairwise(widths):
                 made.append(nn.Linear(n, m).to(torch.from_numpy(np.zeros(0, dtype)).dtype))
@@ -132,6 +158,22 @@ class Torch:
         self.generator, self.critic = nets
         self.optimizers = [torch.optim.Adam(net.parameters(), lr=work.lr, betas=work.betas, fused=self.fused)
                            for net in nets]
+
+    def convolutional(self, dtype: Any) -> list[Any]:
+        nn = self.torch.nn
+        nets = [nn.Sequential(
+            nn.Linear(100, 6272), nn.Unflatten(1, (128, 7, 7)), nn.BatchNorm2d(128), nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU(), nn.ConvTranspose2d(64, 1, 4, 2, 1),
+            nn.Tanh()), nn.Sequential(
+            nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(64, 128, 4, 2, 1), nn.LeakyReLU(SLOPE),
+            nn.Flatten(), nn.Linear(6272, 1))]
+        for net, values in zip(nets, self.work.weights(dtype)):
+            weighted = [layer for layer in net if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
+            for layer, weight, bias in zip(weighted, values[::2], values[1::2]):
+                weight = weight.T if weight.ndim == 2 else weight.transpose(3, 2, 0, 1)
+                layer.weight.data = self.torch.from_numpy(weight.copy())
+                layer.bias.data = self.torch.from_numpy(bias)
+        return nets
 
     def both(self, real: Any, fake: Any, masks: Any = None) -> Any:
         n = len(real)

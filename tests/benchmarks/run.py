@@ -1,4 +1,4 @@
-"""The benchmark: works W1 to W4 (works.py) for tinygan and its peers, in ratios to PyTorch eager.
+"""The benchmark: works W1 to W5 (works.py) for tinygan and its peers, in ratios to PyTorch eager.
 
 Run with the Python that has the peers installed (torch and jax, each optional; none is a dependency of tinygan):
 
@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from peers import NEEDS, PEERS  # noqa: E402
-from works import UNITS  # noqa: E402
+from works import UNITS, WORKS, Convolutional  # noqa: E402
 
 BASE = "PyTorch eager"
 
@@ -80,6 +80,12 @@ def available(names: list[str]) -> list[str]:
     return [n for n in found if n != "tinygan program" or importlib.util.find_spec("tinygan.program")]
 
 
+def able(names: list[str], work: str) -> list[str]:
+    """The peers that have a work's layers."""
+    convolutional = isinstance(WORKS[work], Convolutional)
+    return [n for n in names if not convolutional or n == "floor" or hasattr(PEERS[n], "convolutional")]
+
+
 def check(workers: list[Worker], work: str, unit: str) -> None:
     """Every peer's losses agree with a float64 reference, or SystemExit."""
     reference = Worker("reference", work, unit, 1)
@@ -95,7 +101,7 @@ def check(workers: list[Worker], work: str, unit: str) -> None:
 
 def measure(work: str, unit: str, threads: int, names: list[str], rounds: int) -> dict[str, tuple[float, float]]:
     """Peer -> (minimum, median) seconds of one unit."""
-    workers = [Worker(name, work, unit, threads) for name in names]
+    workers = [Worker(name, work, unit, threads) for name in able(names, work)]
     check(workers, work, unit)
     for worker in workers:  # warm up, and find how many units fill a turn
         worker.ask(3)
@@ -124,7 +130,7 @@ def steps(args: argparse.Namespace, names: list[str]) -> None:
     print("|---" * (len(columns) + 1) + "|")
     for name in names:
         cells = [f"{r[name][0] / r[base][0]:.2f} ({r[name][1] / r[base][1]:.2f})"
-                 + (f" {r[base][0] * 1e3:.3g} ms" if name == base else "") for r in results]
+                 + (f" {r[base][0] * 1e3:.3g} ms" if name == base else "") if name in r else "-" for r in results]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 

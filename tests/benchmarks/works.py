@@ -75,10 +75,48 @@ class Work:
         return {"critic": critic, "iteration": N_CRITIC * critic + generator, "step": critic + generator}[unit]
 
 
+@dataclass(frozen=True)
+class Convolutional(Work):
+    """Images of 28 x 28: G 100 -> 128 x 7 x 7 -> 64 x 14 x 14 -> 1 x 28 x 28 (BatchNorm, ReLU, tanh), D the way back.
+
+    Kernels 4, stride 2, padding 1, weights N(0, 0.02^2) (Radford et al. 2016), LeakyReLU and no norm in the critic.
+    """
+
+    def weights(self, dtype: Any = np.float32) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """[W, b, W, b, ...]; convolutions (kh, kw, c_in, c_out), transposed ones (kh, kw, c_out, c_in)."""
+        rng = np.random.default_rng(0)
+
+        def layer(shape: tuple[int, ...], units: int) -> list[np.ndarray]:
+            return [(rng.standard_normal(shape) * 0.02).astype(np.float32).astype(dtype), np.zeros(units, dtype)]
+
+        return (layer((100, 6272), 6272) + layer((4, 4, 64, 128), 64) + layer((4, 4, 1, 64), 1),
+                layer((4, 4, 1, 64), 64) + layer((4, 4, 64, 128), 128) + layer((6272, 1), 1))
+
+    def inputs(self, unit: str, seed: int, dtype: Any = np.float32) -> tuple[Any, ...]:
+        real, z, z2, _, _ = super().inputs(unit, seed, dtype)
+        return np.tanh(real).reshape(-1, 1, 28, 28), z, z2, [], []
+
+    def products(self, unit: str) -> list[tuple[int, int, int]]:
+        n = self.batch
+        g = [(n, 100, 6272), (n * 49, 128, 1024), (n * 196, 64, 16)]
+        d = [(n * 196, 16, 64), (n * 49, 1024, 128), (n, 6272, 1)]
+        twice = [(2 * n, k, m) for n, k, m in d]
+
+        def weights(layers: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+            return [(k, n, m) for n, k, m in layers]
+
+        def inputs(layers: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+            return [(n, m, k) for n, k, m in layers]
+
+        return (g + twice + weights(twice) + inputs(twice[1:])
+                + g + d + inputs(d) + weights(g) + inputs(g[1:]))
+
+
 WORKS = {work.name: work for work in (
     Work("W1", (2, 512, 512, 512, 2), (2, 512, 512, 512, 1), 256, 0.1, 1e-4, (0.5, 0.9)),
     Work("W2", (2, 128, 128, 128, 2), (2, 128, 128, 128, 1), 64, 0.1, 1e-4, (0.5, 0.9)),
     Work("W3", (100, 256, 512, 1024, 784), (784, 512, 256, 1), 64, 0.0, 2e-4, (0.5, 0.999), True, 0.3),
     Work("W4", (100, 256, 512, 1024, 784), (784, 512, 256, 1), 64, 10.0, 1e-4, (0.5, 0.9), True),
+    Convolutional("W5", (100, 784), (784, 1), 64, 0.0, 2e-4, (0.5, 0.999), True),
 )}
-UNITS = (("W1", "critic"), ("W2", "critic"), ("W2", "iteration"), ("W3", "step"), ("W4", "critic"))
+UNITS = (("W1", "critic"), ("W2", "critic"), ("W2", "iteration"), ("W3", "step"), ("W4", "critic"), ("W5", "step"))
