@@ -80,7 +80,8 @@ def test_refuses_what_cupy_refuses(leak):
 @pytest.mark.parametrize("idiom", [
     lambda x: x + 1, lambda x: 2.0 * x, lambda x: np.float64(2) * x, lambda x: np.exp(x), lambda x: np.add.reduce(x, axis=0),
     lambda x: np.maximum.reduce(x, axis=None), lambda x: x.sum(), lambda x: np.sum(x, axis=1, keepdims=True),
-    lambda x: x.T @ x, lambda x: np.matmul(x, x.T), lambda x: np.where(x > 0, x, 0.0), lambda x: np.concatenate([x, x], axis=1),
+    lambda x: x.T @ x, lambda x: np.matmul(x, x.T), lambda x: np.where(x > 0, x, 0.0),
+    lambda x: np.concatenate([x, x], axis=1),
     lambda x: np.zeros_like(x, shape=(2,)), lambda x: x[1], lambda x: x[:, ::-1], lambda x: x[np.array([0, 0])],
     lambda x: x[x > 0], lambda x: np.swapaxes(x, 0, 1), lambda x: np.lib.stride_tricks.sliding_window_view(x, 2, axis=1),
     lambda x: x.astype(np.float32), lambda x: np.clip(x, -1, 1), lambda x: -abs(x) ** 2, lambda x: x.reshape(-1)])

@@ -680,7 +680,7 @@ def cause(a: float, d: float, e: float, cells: np.ndarray, problem: Problem) -> 
         if near(a, factor * d, e):
             return name + (" everywhere" if near(cells[:, 0], factor * cells[:, 1], cells[:, 2]).all() else "")
     if a == 0:
-        return "a term is missing; at order 2 and above: a value of the forward pass held constant"
+        return "a term is missing"
     if (cells[:, 0] == cells[:, 0].astype(np.float32)).all() and abs(a - d) <= 1e-6 * abs(d):
         return "rounded to float32 on the way"
     sure = np.abs(cells[:, 1]) > 1e4 * cells[:, 2]
@@ -750,6 +750,8 @@ def gradcheck(f: Callable[..., Any], inputs: Any, *, order: int = 1, lowest: int
                                     explain))
         except (GradcheckError, Inconclusive) as problem:
             problem.order = level
+            if level > 1 and isinstance(problem, GradcheckError) and problem.hint.startswith(("halved", "a term")):
+                problem.hint += " (a value of the forward pass held constant?)"
             raise
         report.order = level
     distinct = list(dict.fromkeys(map(id, given)))
