@@ -14,6 +14,7 @@ import tinygan as tg
 from tinygan import backend, losses, ops
 from tinygan.layers import BatchNorm, Dense, Dropout, LayerNorm, LeakyReLU, ReLU, Sequential, Tanh
 from tinygan.program import Program, TraceError, describe
+from tinygan.testing import strict
 
 F32, F64 = np.float32, np.float64
 METHODS = {"gan": (losses.nonsaturating_discriminator, losses.nonsaturating_generator),
@@ -27,13 +28,13 @@ OPTIMIZERS = {"sgd": lambda p, lr: tg.optim.SGD(p, lr, momentum=0.5, nesterov=Tr
 class Player:
     """A small GAN and its two steps."""
 
-    def __init__(self, method: str, optimizer: str, layers: str, dtype: Any, replayed: bool) -> None:
+    def __init__(self, method: str, optimizer: str, layers: str, dtype: Any, replayed: bool, device: str = "cpu") -> None:
         self.method = method
-        self.rng = rng = np.random.default_rng(0)
-        norm = [BatchNorm(12, dtype=dtype)] if "norm" in layers else []
+        self.rng = rng = backend.generator(0, device)
+        norm = [BatchNorm(12, dtype=dtype, device=device)] if "norm" in layers else []
         self.generator = Sequential(Dense(3, 12, rng=rng, dtype=dtype), *norm, LeakyReLU(),
                                     Dense(12, 2, rng=rng, dtype=dtype), Tanh())
-        hidden = [LayerNorm(16, dtype=dtype)] if "norm" in layers else []
+        hidden = [LayerNorm(16, dtype=dtype, device=device)] if "norm" in layers else []
         drops = [Dropout(0.3, rng=rng)] if "dropout" in layers else []
         self.critic = Sequential(Dense(2, 16, rng=rng, dtype=dtype), *hidden, ReLU(), *drops,
                                  Dense(16, 16, rng=rng, dtype=dtype), LeakyReLU(), Dense(16, 1, rng=rng, dtype=dtype))
@@ -72,7 +73,7 @@ class Player:
         parts = [self.generator, self.critic, self.average.network, *self.optimizers]
         arrays = {f"{i} {name}": value for i, part in enumerate(parts) for name, value in part.state_dict().items()}
         return {name: describe(value) for name, value in arrays.items()} | {
-            "rng": self.rng.bit_generator.state, "updates": self.average.updates}
+            "rng": backend.host_generator(self.rng).bit_generator.state, "updates": self.average.updates}
 
 
 def bits(x: Any) -> Any:
@@ -193,6 +194,21 @@ def test_check_compares_every_replay_with_the_plain_step() -> None:
     hidden.scale = 2.0
     with pytest.raises(TraceError, match="differs from the plain step"):
         program(real)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_replay_on_the_strict_stand_in(method: str, optimizer: str) -> None:
+    eager = Player(method, optimizer, "norm dropout", F32, False)
+    replayed = Player(method, optimizer, "norm dropout", F32, True, "strict")
+    for step in range(6):
+        real = np.random.default_rng(step).standard_normal((8, 2)).astype(F32)
+        there = backend.to_device(real, "strict")
+        before = strict.StrictArray.synchronizations
+        results = replayed.critic_step(there), replayed.generator_step(there)
+        assert strict.StrictArray.synchronizations == before
+        assert bits(eager.critic_step(real)) == bits(results[0]) and bits(eager.generator_step(real)) == bits(results[1])
+    assert eager.everything() == replayed.everything() and replayed.critic_step.entries[0].replay
 
 
 # ------------------------------------------------------------------------------------------ what raises

@@ -168,6 +168,11 @@ def root(array: Any) -> Any:
     return array
 
 
+def overlap(a: Any, b: Any) -> bool:
+    """Do two arrays lie in the same memory?"""
+    return type(a) is type(b) and bool(np.may_share_memory(a, b))
+
+
 def method(array: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     """A method of an array as a function."""
     return getattr(array, name)(*args, **kwargs)
@@ -261,7 +266,7 @@ class Tracer:
         self.calls: list[Call] = []
         self.signature: list[Any] = []
         self.places: list[str] = []  # of the calls, for messages
-        self.roots: dict[int, Storage] = {}  # of the state's memory
+        self.state_storages: list[Storage] = []
         self.arguments: list[Node] = []
 
     def stand_in(self, value: Any, storage: Storage, array: Any = None) -> Traced:
@@ -273,9 +278,16 @@ class Tracer:
         return self.stand_in(value if dense(value) else value.copy(), Storage(value.nbytes))
 
     def of_state(self, array: Any) -> Traced:
-        """A stand-in for a state array: views of the same memory share a storage."""
+        """A stand-in for a state array."""
+        return self.stand_in(array, self.state_storage(array), array)
+
+    def state_storage(self, array: Any) -> Storage:
+        """The storage of a state array; views of the same memory share one."""
         owner = root(array)
-        return self.stand_in(array, self.roots.setdefault(id(owner), Storage(owner.nbytes, owner)), array)
+        known = next((s for s in self.state_storages if overlap(s.memory, owner)), None)
+        if known is None:
+            self.state_storages.append(known := Storage(owner.nbytes, owner))
+        return known
 
     def argument(self, array: Any) -> Traced:
         """A stand-in for a copy of an argument, in C order."""
@@ -309,7 +321,7 @@ class Tracer:
         if function in CREATORS and not any(isinstance(x, Traced) for x in leaves((args[1:], kwargs))):
             function, args, kwargs = method, (result.copy(), "copy"), {}  # a constant, whatever it resembles
         sources = [x for x in leaves((args, kwargs)) if isinstance(x, Traced)]
-        shared = [root(x.value) is root(result) for x in sources]
+        shared = [overlap(x.value, result) for x in sources]
         if sources and all(shared):  # a view
             answer = self.stand_in(result, sources[0].node.storage)
             self.note(function, args, kwargs, answer.node, None)
@@ -362,7 +374,7 @@ class State:
 
     def visit(self, x: Any, path: str, counters: Sequence[str] = ()) -> None:
         """Find what is below ``x``: attributes and items, but nothing of functions, classes and modules."""
-        if id(x) in self.seen or isinstance(x, Program):
+        if id(x) in self.seen or backend.is_array(x) or isinstance(x, Program):
             return
         self.seen[id(x)] = x
         if isinstance(x, np.random.Generator):
@@ -449,8 +461,8 @@ class Replay:
             node.array = node.own_array()
         self.arguments = [node.array for node in tracer.arguments]
         self.calls = [bound for call in calls for bound in bind(call)]
-        written = {id(root(call.written.memory)) for call in calls if call.written and call.written.fixed}
-        self.touches = [t.touch for t in tracer.state.tensors if id(root(t._data)) in written]
+        written = {call.written for call in calls}
+        self.touches = [t.touch for t in tracer.state.tensors if tracer.state_storage(t._data) in written]
 
     def __call__(self, arrays: Sequence[Any]) -> Any:
         for argument, array in zip(self.arguments, arrays):
@@ -504,7 +516,7 @@ def place_pieces(calls: list[Call]) -> None:
         target, offset = out.storage, 0
         if not out.flat or target.home or not all(isinstance(p, Node) and p.dtype == out.dtype for p in call.args[0]):
             continue
-        call.parts, target.memory = [], out.array  # in C order, whatever the owner's is
+        call.parts, target.memory = [], out.array  # in C order, whatever the owner's order is
         uses, writes = list(target.uses), list(target.writes)
         for piece in call.args[0]:
             s = piece.storage.base
@@ -663,9 +675,10 @@ class Program:
         state, before = tracer.state, tracer.state.snapshot()
         stand_ins = [tracer.argument(a) if backend.is_array(a) else a for a in arguments]
         originals = [array for _, _, array in state.places]
+        swapped = [tracer.of_state(array) for array in originals]
         token = backend.tracer.set(tracer)
-        state.put([tracer.of_state(array) for array in originals])
         try:
+            state.put(swapped)
             results = self.step(*stand_ins)
             if any(hasattr(leaf, "_data") for leaf in leaves(results)):
                 raise TypeError("Program: the step returned a Tensor; return its .data")
