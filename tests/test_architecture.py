@@ -19,8 +19,9 @@ ORDER = ["backend", "tensor", "ops", "functional", "init", "layers", "losses", "
 CORE = ORDER[:8]
 FORBIDDEN = {("losses", "layers"), ("optim", "layers"), *(("program", name) for name in ORDER if name != "backend")}
 LATE = {("cli", "commands")}  # the command line loads what a command does when the command is given
-OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"backend"}, "matplotlib": {"plots"}, "PIL": {"plots"},
-           "hypothesis": {"testing.strategies"}}  # numpy and the standard library may be anywhere
+OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"backend"}, "matplotlib": {"plots", "data.images"},
+           "PIL": {"plots", "data.images"}, "sklearn": {"data.images"}, "hypothesis": {"testing.strategies"}}
+# (numpy and the standard library may be anywhere)
 EXECUTING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code", "yaml"}
 
 

@@ -55,6 +55,7 @@ def parser() -> Parser:
     p.add_argument("--penalty", type=float, metavar="X", help="weight of the gradient penalty (default: the method's)")
     p.add_argument("--seed", type=int, metavar="N", help="same seed, same machine: same result (default: 0)")
     p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto (default: TINYGAN_DEVICE, or auto)")
+    p.add_argument("--eager", action="store_true", help="do not trace and replay the training step: same bits, slower")
     p.add_argument("--out", type=str, metavar="DIR", help="folder for the files (default: runs/DATA-METHOD-SEED)")
     p.add_argument("--resume", type=str, metavar="RUN", help="go on in RUN, up to --steps in total")
 
@@ -67,6 +68,12 @@ def parser() -> Parser:
 
     p = command("evaluate", "Score a trained generator, beside the same scores of real data.")
     p.add_argument("path", type=str, metavar="RUN", help="folder of a run, or a checkpoint")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
+
+    p = command("check", "Check the derivatives of primitives, layers and losses against finite differences, and the check "
+                         "itself against planted bugs.")
+    p.add_argument("names", nargs="*", metavar="NAME", help="what to check (default: everything, some minutes)")
+    p.add_argument("--order", type=int, default=3, choices=(1, 2, 3), help="highest derivative (default: 3)")
     p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
 
     command("devices", "Say which devices can be used, and why others cannot.")

@@ -31,7 +31,7 @@ def train(options: argparse.Namespace) -> int:
     if options.resume:
         return resume(options)
     chosen = {f.name: getattr(options, f.name) for f in fields(training.Config)}
-    gan = GAN(**{k: v for k, v in chosen.items() if v is not None}, device=options.device)
+    gan = GAN(**{k: v for k, v in chosen.items() if v is not None}, device=options.device, eager=options.eager)
     if options.seconds is not None:
         if options.steps is not None:
             raise CommandError(USAGE, "--seconds and --steps: give one of them")
@@ -54,7 +54,7 @@ def resume(options: argparse.Namespace) -> int:
              if getattr(options, name) is not None] + (["DATA"] if options.data else [])
     if fixed:
         raise CommandError(USAGE, f"{', '.join(fixed)} cannot change when a run is resumed; --steps and --device can")
-    gan, source = open_run(Path(options.resume), options.device, steps=options.steps)
+    gan, source = open_run(Path(options.resume), device=options.device, steps=options.steps, eager=options.eager)
     if gan.trainer_.step >= gan.steps:
         raise CommandError(USAGE, f"{options.resume} has done its {gan.trainer_.step} steps; give a larger --steps")
     path = Path(options.resume)
@@ -212,7 +212,7 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
     fallback = " (no GPU usable, see tinygan devices)" if asked == "auto" and t.device == "cpu" else ""
     return "\n".join([
         f"tinygan {__version__}  {t.method.title}  data {gan.data_.name}  seed {c.seed}",
-        f"device {t.device}{fallback}  numpy {np.__version__}  {speed}",
+        f"device {t.device}{fallback}  numpy {np.__version__}  {speed}  {'eager' if t.eager else 'replayed'} steps",
         f"generator {shape(t.generator)}  critic {shape(t.critic)}  batch {c.batch}  critic steps {c.n_critic}"
         f"{penalty}{clip}  lr {c.lr:g} falling to 0",
         f"steps {t.step} to {c.steps}  writing to {folder}"])
@@ -298,8 +298,8 @@ def results(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]) -> st
 # ------------------------------------------------------------------------------- sample, evaluate, devices
 
 
-def open_run(path: Path, device: str | None, steps: int | None = None, with_data: bool = True) -> tuple[GAN, str]:
-    """(the GAN of a run's folder or of a checkpoint, the source of its data)."""
+def open_run(path: Path, with_data: bool = True, **how: Any) -> tuple[GAN, str]:
+    """(the GAN of a run's folder or of a checkpoint, the source of its data); ``how`` goes to ``GAN.load``."""
     file = path / "checkpoint.npz" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         raise checkpoint.CheckpointError(path, "no checkpoint.npz in this folder")
@@ -307,7 +307,7 @@ def open_run(path: Path, device: str | None, steps: int | None = None, with_data
     source = described.get("data", {}).get("source")
     if with_data and source is None:
         raise CommandError(USAGE, f"{file} was trained on an array, not on a file; use GAN.load(path, X=...) in Python")
-    return GAN.load(file, device=device, X=source if with_data else None, steps=steps), source
+    return GAN.load(file, X=source if with_data else None, **how), source
 
 
 def sample(options: argparse.Namespace) -> int:
@@ -318,7 +318,7 @@ def sample(options: argparse.Namespace) -> int:
     kind = target.suffix.lower()
     if kind not in (".png", ".npy", ".npz", ".csv"):
         raise CommandError(USAGE, f"-o {options.o}: the name must end in .png, .npy, .npz or .csv")
-    gan, _ = open_run(Path(options.path), options.device, with_data=kind == ".png")
+    gan, _ = open_run(Path(options.path), device=options.device, with_data=kind == ".png")
     samples = gan.sample(options.n, options.seed)
     if kind == ".png":
         from . import plots
@@ -334,7 +334,7 @@ def sample(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """``tinygan evaluate``."""
-    gan, _ = open_run(Path(options.path), options.device)
+    gan, _ = open_run(Path(options.path), device=options.device)
     print(f"{options.path}: {gan.trainer_.method.title}, data {gan.data_.name}, step {gan.trainer_.step}")
     print(f"{'score':34s}{'generated':>12s}   real data, {5} draws")
     names = {"modes": "modes captured", "high_quality": "high-quality share", "reverse_kl": "reverse KL (nats)",
@@ -348,6 +348,13 @@ def evaluate(options: argparse.Namespace) -> int:
                 low, high = ideal[name]
                 print(f"{f'{names[name]} ({n}{rule})':34s}{found[name]:12.4g}   {low:.4g} to {high:.4g}")
     return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """``tinygan check``."""
+    from .testing import certificate
+
+    return certificate.main(options.names, options.order, backend.resolve_device(options.device))
 
 
 def devices(options: argparse.Namespace) -> int:

@@ -23,14 +23,14 @@ class GAN:
     def __init__(self, method: str = "wgan-gp", *, steps: int = Config.steps, batch: int = Config.batch,
                  width: int = Config.width, depth: int = Config.depth, latent: int | None = None,
                  lr: float | None = None, n_critic: int | None = None, penalty: float | None = None,
-                 seed: int = 0, device: str | None = None) -> None:
+                 seed: int = 0, device: str | None = None, eager: bool = False) -> None:
         self.method, self.steps, self.batch, self.width, self.depth = method, steps, batch, width, depth
         self.latent, self.lr, self.n_critic, self.penalty = latent, lr, n_critic, penalty
-        self.seed, self.device = seed, device
+        self.seed, self.device, self.eager = seed, device, eager
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {f.name: getattr(self, f.name) for f in fields(Config)} | {"device": self.device}
+        return {f.name: getattr(self, f.name) for f in fields(Config)} | {"device": self.device, "eager": self.eager}
 
     def set_params(self, **parameters: Any) -> GAN:
         """Change some of them. ValueError for an unknown name."""
@@ -42,11 +42,12 @@ class GAN:
 
     def prepare(self, X: Any) -> Trainer:
         """The trainer for X at step 0: ``fit`` without the training."""
-        config = Config(**{f.name: getattr(self, f.name) for f in fields(Config)}).resolved()
+        config = Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
+        config.resolved()  # complains before the data is read
         X = os.fspath(X) if isinstance(X, os.PathLike) else X
         self.source_ = None if not isinstance(X, str) else X if X in data.TOYS else os.path.abspath(X)
         self.data_ = X if isinstance(X, data.DataSet) else data.load(X) if isinstance(X, str) else data.points(X)
-        self.trainer_ = Trainer(config, self.data_, backend.resolve_device(self.device))
+        self.trainer_ = Trainer(config, self.data_, backend.resolve_device(self.device), self.eager)
         return self.trainer_
 
     def fit(self, X: Any, y: Any = None) -> GAN:
@@ -91,7 +92,8 @@ class GAN:
                                "data": {"name": self.data_.name, "dim": self.data_.dim, "source": self.source_}}, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | None = None, X: Any = None, steps: int | None = None) -> GAN:
+    def load(cls, path: str | os.PathLike[str], device: str | None = None, X: Any = None, steps: int | None = None,
+             eager: bool = False) -> GAN:
         """A GAN from a checkpoint; X, the training data, is needed only to go on training, ``steps`` to go on for longer.
 
         Raises ``checkpoint.CheckpointError`` for an unusable file.
@@ -100,7 +102,7 @@ class GAN:
         try:
             described, config = header["data"], header["config"]
             config["steps"] = steps or config["steps"]
-            gan = cls(**config, device=device)
+            gan = cls(**config, device=device, eager=eager)
             known = data.TOYS[described["name"]]() if described["name"] in data.TOYS else data.DataSet(
                 name=described["name"], dim=described["dim"], draw=_no_data, mean=arrays["data/mean"],
                 scale=arrays["data/scale"])

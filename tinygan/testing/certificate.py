@@ -37,7 +37,7 @@ Every primitive, function, layer, loss and penalty of tinygan, checked by `tinyg
 - *mutants*: bugs killed / planted. Into each primitive {kinds} kinds of bugs, into the primitives that a composition uses
   two kinds, to order 2. Mutants that change nothing (a constant captured in a linear rule) are not counted.
 
-```
+```text
 {table}
 ```
 """
