@@ -13,7 +13,7 @@ COMMAND = "python -m tinygan.testing.certificate > docs/gradients.md"
 
 
 def rows():
-    table = PAGE.read_text().split("```")[1].strip("\n").splitlines()[1:]
+    table = PAGE.read_text().split("```")[1].removeprefix("text").strip("\n").splitlines()[1:]
     return {line[:44].rstrip(): line for line in table}
 
 
