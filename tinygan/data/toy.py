@@ -22,6 +22,8 @@ class DataSet:
     scale: np.ndarray  # (dim,) float64, positive
     centers: np.ndarray | None = None  # (modes, dim): known modes, in the networks' units
     sigma: float | None = None  # standard deviation of each mode in each coordinate, in the networks' units
+    shape: tuple[int, int, int] | None = None  # (c, h, w) if a point is an image, its pixels in this order
+    pixels: np.ndarray | None = None  # (images, c, h, w) uint8: all the images there are
 
     def to_data_units(self, x: Any) -> np.ndarray:
         """x * scale + mean: (n, dim) -> (n, dim) float64 (a large mean would eat a float32's digits)."""
