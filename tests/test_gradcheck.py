@@ -62,8 +62,8 @@ CORRECT = {
     "kinks of both kinds": (lambda x: relu(x[0]) - relu(x[1]), lambda g, x: (np.stack([g * (x[0] > 0), -g * (x[1] > 0)]),),
                             [np.array([[0, 1.0, 2], [0, -1, 3]])]),
     "near kinks": (relu, lambda g, x: (g * (x > 0),), [np.array([1e-7, -1e-7, 1e-6, -1e-5, 1, 2, -1, -2, 3])]),
-    "kinks that only the widest steps cross": (lambda x: np.maximum(x - 0.03, 0.2 * x), lambda g, x: (
-        g * np.where(x - 0.03 > 0.2 * x, 1, 0.2),), [np.linspace(-0.3, 0.3, 61)]),
+    "jumps that only wide steps cross": (lambda x: 1 + np.where(x < 0.05, x, 3 * x), lambda g, x: (
+        g * np.where(x < 0.05, 1.0, 3.0),), [np.zeros(5)]),
     "jumps elsewhere": (np.floor, lambda g, x: (g * 0,), [X]),
     "sqrt near 0": (np.sqrt, lambda g, x: (0.5 * g / np.sqrt(x),), [np.array([1e-7, 1e-3, 0.1, 1, 4])]),
     "sqrt at 0, others not": (np.sqrt, lambda g, x: (0.5 * g / np.sqrt(x),), [np.array([0, 1.0, 2])]),

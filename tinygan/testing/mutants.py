@@ -2,7 +2,8 @@
 
 ``planted(primitive, slot, wrong)`` puts ``wrong(rule)`` in place of a rule for a while. ``hunt`` plants every kind of bug
 into a primitive and checks it: a mutant is killed by a GradcheckError or by any other exception, and it is equivalent,
-and does not count, where its gradients of all orders are those of the right rule at every input tried.
+and does not count, where its gradients of all orders are those of the right rule at every input tried, or where it
+changes the function itself together with its slope, as it does in a function that takes a gradient inside.
 """
 
 from __future__ import annotations
@@ -204,7 +205,16 @@ def verdict(cases: Sequence[tuple[Case, list[np.ndarray]]], order: int, primitiv
                 continue
             except (GradcheckError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
                 return "killed"
+        changed = values_of(cases) if outcome == "survived" else []
+    if changed and not alike(values_of(cases), changed):  # a gradient inside the function: its value changed with its slope
+        return "equivalent"
     return outcome
+
+
+def values_of(cases: Sequence[tuple[Case, list[np.ndarray]]]) -> list[np.ndarray]:
+    """The values of the functions."""
+    with np.errstate(all="ignore"):
+        return [value_of(case.f(*(Tensor(x) if x.dtype.kind == "f" else x for x in case.inputs))) for case, _ in cases]
 
 
 def alike(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
