@@ -112,7 +112,7 @@ class Program(Tinygan):
 
     def prepare(self) -> None:
         state = [self.generator, self.critic, *self.optimizers]
-        wrap = self.tg.program.Program
+        from tinygan.program import Program as wrap
         self.critic_step, self.generator_step = wrap(self.critic_step, state), wrap(self.generator_step, state)
         plain = self.step  # its masks come in lists: spread them
         d = len(self.work.critic) - 2
