@@ -81,9 +81,12 @@ def layer_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
     return normalize(x, -1, eps, gamma, beta)[0]
 
 
-def pair(x: int | Pair) -> Pair:
-    """An argument for rows and columns: one number stands for both."""
-    return (x, x) if isinstance(x, int) else x
+def pair(x: int | Pair, least: int = 1) -> Pair:
+    """An argument for rows and columns: one number stands for both. ValueError for less than ``least``."""
+    a, b = x if isinstance(x, tuple) else (x, x)
+    if a < least or b < least:
+        raise ValueError(f"expected numbers of at least {least} for rows and columns, got {x}")
+    return a, b
 
 
 def conv2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair = 1, padding: int | Pair = 0) -> Any:
@@ -92,7 +95,7 @@ def conv2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair = 1, paddin
     Shapes: (n, c_in, h, w), (kh, kw, c_in, c_out), (c_out,) -> (n, c_out, oh, ow), oh = (h + 2 p - kh) // s + 1. The kernel
     is not flipped. The result's memory is (n, oh, ow, c_out), so that a chain of layers needs no transposed copies.
     """
-    (kh, kw, c_in, c_out), stride, padding = weight.shape, pair(stride), pair(padding)
+    (kh, kw, c_in, c_out), stride, padding = weight.shape, pair(stride), pair(padding, 0)
     if x.ndim != 4 or x.shape[1] != c_in:
         raise ValueError(f"conv2d: expected input of shape (n, {c_in}, h, w), got {x.shape}")
     oh, ow = (ops.windows(*how) for how in zip(x.shape[2:], (kh, kw), stride, padding))
@@ -110,12 +113,12 @@ def conv_transpose2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair =
     Shapes: (n, c_in, h, w), (kh, kw, c_out, c_in), (c_out,) -> (n, c_out, (h - 1) s + kh - 2 p + output_padding, ...).
     Images of several heights have convolutions of one height: ``output_padding``, below the stride, chooses among them.
     """
-    (kh, kw, c_out, c_in), stride, padding, extra = weight.shape, pair(stride), pair(padding), pair(output_padding)
+    (kh, kw, c_out, c_in), stride, padding = weight.shape, pair(stride), pair(padding, 0)
     if x.ndim != 4 or x.shape[1] != c_in:
         raise ValueError(f"conv_transpose2d: expected input of shape (n, {c_in}, h, w), got {x.shape}")
-    n, _, h, w = x.shape
+    (n, _, h, w), extra = x.shape, pair(output_padding, 0)
     size = tuple((a - 1) * s + k - 2 * p + e for a, k, s, p, e in zip((h, w), (kh, kw), stride, padding, extra))
-    if min(size) < 1 or not all(0 <= e < s for e, s in zip(extra, stride)):
+    if min(size) < 1 or not all(e < s for e, s in zip(extra, stride)):
         raise ValueError(f"conv_transpose2d: no images of {size} from {(h, w)} with kernel {(kh, kw)}, stride {stride}, "
                          f"padding {padding}, output_padding {extra} (below the stride)")
     rows = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (n * h * w, c_in))
@@ -126,6 +129,8 @@ def conv_transpose2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair =
 
 def upsample(x: Any, factor: int) -> Any:
     """Every pixel factor x factor times (nearest neighbour): (n, c, h, w) -> (n, c, factor h, factor w)."""
+    if x.ndim != 4:
+        raise ValueError(f"upsample: expected input of shape (n, c, h, w), got {x.shape}")
     n, c, h, w = x.shape
     pixels = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (n, h, 1, w, 1, c))
     y = ops.reshape(ops.broadcast_to(pixels, (n, h, factor, w, factor, c)), (n, h * factor, w * factor, c))

@@ -118,7 +118,7 @@ class Conv2d(Module):
 
     def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0, *,
                  rng: backend.Generator, init: init.Initializer = init.he_normal, dtype: Any = np.float32) -> None:
-        self.stride, self.padding = functional.pair(stride), functional.pair(padding)
+        self.stride, self.padding = functional.pair(stride), functional.pair(padding, 0)
         self.weight = Tensor(init((*functional.pair(kernel), c_in, c_out), rng, dtype))
         self.bias = Tensor(backend.zeros((c_out,), dtype, backend.device_for(rng)))
 
@@ -136,7 +136,8 @@ class ConvTranspose2d(Module):
     def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0,
                  output_padding: int | Pair = 0, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
                  dtype: Any = np.float32) -> None:
-        self.stride, self.padding, self.output_padding = map(functional.pair, (stride, padding, output_padding))
+        self.stride, self.padding = functional.pair(stride), functional.pair(padding, 0)
+        self.output_padding = functional.pair(output_padding, 0)
         self.weight = Tensor(init((*functional.pair(kernel), c_in, c_out), rng, dtype).swapaxes(2, 3))
         self.bias = Tensor(backend.zeros((c_out,), dtype, backend.device_for(rng)))
 
