@@ -5,6 +5,7 @@ Run with the Python that has the peers installed (torch and jax, each optional; 
     python tests/benchmarks/run.py                  # the table of steps, 2 threads and 1 thread; a few minutes
     python tests/benchmarks/run.py --only W2 --peers "tinygan eager,PyTorch eager" --rounds 10
     python tests/benchmarks/run.py --peers "tinygan eager,tinygan eager@../before"    # another checkout beside this one
+    python tests/benchmarks/run.py --scaling --plot docs/images/scaling.png    # against width and batch
     python tests/benchmarks/run.py --start          # import time, per-op cost, start to the first and 1,000th unit
 
 Every peer runs in a process of its own, and the processes take turns, so that a busy machine is busy for all of them
@@ -30,9 +31,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from peers import NEEDS, PEERS  # noqa: E402
-from works import UNITS, WORKS, Convolutional  # noqa: E402
+from works import UNITS, Convolutional, work_named  # noqa: E402
 
 BASE = "PyTorch eager"
+WIDTHS, BATCHES = (32, 64, 128, 256, 512, 1024, 2048), (32, 128, 512, 1024, 4096)
 
 
 def environment(threads: int, where: str = "") -> dict[str, str]:
@@ -82,7 +84,7 @@ def available(names: list[str]) -> list[str]:
 
 def able(names: list[str], work: str) -> list[str]:
     """The peers that have a work's layers."""
-    convolutional = isinstance(WORKS[work], Convolutional)
+    convolutional = isinstance(work_named(work), Convolutional)
     return [n for n in names if not convolutional or n == "floor" or hasattr(PEERS[n], "convolutional")]
 
 
@@ -132,6 +134,43 @@ def steps(args: argparse.Namespace, names: list[str]) -> None:
         cells = [f"{r[name][0] / r[base][0]:.2f} ({r[name][1] / r[base][1]:.2f})"
                  + (f" {r[base][0] * 1e3:.3g} ms" if name == base else "") if name in r else "-" for r in results]
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def scaling(args: argparse.Namespace, names: list[str]) -> None:
+    """Print the time of a critic step against width and batch, and draw it if a file is named."""
+    cells: dict[tuple[str, int, int, int], float] = {}
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
+    print(f"{machine()}\nms per critic step, minimum; {args.busy} busy process(es) beside it\n")
+    print("| width | batch | " + " | ".join(f"{n}, {t} thr" for n in names for t in args.threads) + " |")
+    print("|---" * (2 + len(names) * len(args.threads)) + "|")
+    for width, batch in [(w, 64) for w in WIDTHS] + [(128, b) for b in BATCHES]:
+        for threads in args.threads:
+            for name, (low, _) in measure(f"{width}x{batch}", "critic", threads, names, args.rounds).items():
+                cells[name, threads, width, batch] = low * 1e3
+        row = [f"{cells[n, t, width, batch]:.3g}" for n in names for t in args.threads]
+        print(f"| {width} | {batch} | " + " | ".join(row) + " |", flush=True)
+    for process in busy:
+        process.kill()
+    if args.plot:
+        plot(cells, names, args)
+
+
+def plot(cells: dict[tuple[str, int, int, int], float], names: list[str], args: argparse.Namespace) -> None:
+    """Draw the scaling."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axis, title, sizes in ((axes[0], "width of the layers (batch 64)", [(w, 64) for w in WIDTHS]),
+                               (axes[1], "batch (width 128)", [(128, b) for b in BATCHES])):
+        for name in names:
+            for threads in args.threads:
+                axis.loglog([w if len({b for _, b in sizes}) == 1 else b for w, b in sizes],
+                            [cells[name, threads, w, b] for w, b in sizes], "o-" if threads == 1 else "x--",
+                            color=f"C{names.index(name)}", label=f"{name}, {threads} thread{'s' * (threads > 1)}")
+        axis.set(xlabel=title, ylabel="ms per WGAN-GP critic step")
+    axes[0].legend(fontsize=7)
+    figure.savefig(args.plot, dpi=120)
 
 
 def machine() -> str:
@@ -227,9 +266,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="turns of each peer")
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     parser.add_argument("--start", action="store_true", help="start-up and per-op costs instead of steps")
+    parser.add_argument("--scaling", action="store_true", help="a critic step against width and batch instead")
+    parser.add_argument("--plot", metavar="FILE", help="draw the scaling into a file")
+    parser.add_argument("--busy", type=int, default=0, help="busy processes beside the scaling")
     args = parser.parse_args()
     names = available(args.peers.split(","))
-    start(names) if args.start else steps(args, names)
+    start(names) if args.start else scaling(args, names) if args.scaling else steps(args, names)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,15 @@ def main() -> None:
     if threads == "1":
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # XLA sizes its pool by this
     from peers import PEERS
-    from works import WORKS
+    from works import work_named
     import numpy as np
     if "torch" in name.lower():
         import torch
         torch.set_num_threads(int(threads))
     dtype = np.float64 if name == "reference" else np.float32
-    peer = PEERS["tinygan eager" if name == "reference" else name](WORKS[work], dtype)
+    peer = PEERS["tinygan eager" if name == "reference" else name](work_named(work), dtype)
     convert, wait = getattr(peer, "convert", lambda x: x), getattr(peer, "wait", lambda: None)
-    inputs = [convert(WORKS[work].inputs(unit, seed, dtype)) for seed in range(4)]
+    inputs = [convert(work_named(work).inputs(unit, seed, dtype)) for seed in range(4)]
     losses = [host(peer.run(unit, inputs[0]))]
     wait()
     print(json.dumps({"losses": losses, "peak": peak_mib()}), flush=True)  # the first unit is done

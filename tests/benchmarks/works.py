@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,4 +119,15 @@ WORKS = {work.name: work for work in (
     Work("W4", (100, 256, 512, 1024, 784), (784, 512, 256, 1), 64, 10.0, 1e-4, (0.5, 0.9), True),
     Convolutional("W5", (100, 784), (784, 1), 64, 0.0, 2e-4, (0.5, 0.999), True),
 )}
+
+
+def work_named(name: str) -> Work:
+    """W1 ... W5, or ``512x64``: W2 with another width and batch."""
+    if name in WORKS:
+        return WORKS[name]
+    width, batch = map(int, name.split("x"))
+    return replace(WORKS["W2"], name=name, batch=batch, generator=(2, width, width, width, 2),
+                   critic=(2, width, width, width, 1))
+
+
 UNITS = (("W1", "critic"), ("W2", "critic"), ("W2", "iteration"), ("W3", "step"), ("W4", "critic"), ("W5", "step"))
