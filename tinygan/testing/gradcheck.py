@@ -14,7 +14,7 @@ must give the same slope, <vjp(v), u> = <v, J u>, to a tolerance made of that es
 4.  Outputs that cannot be decided get a zero cotangent, which is exact because a rule is linear in v. At a kink the
     rule's slope must lie between the two one-sided slopes. If too little is left, ``Inconclusive`` is raised.
 
-A probe costs 33 to 57 evaluations of f, whatever the size of the arrays.
+A probe costs 32 evaluations of f, 76 where kinks or narrow features call for more, whatever the size of the arrays.
 """
 
 from __future__ import annotations
@@ -625,8 +625,16 @@ class Check:
         problem = self.problem
         if not self.explain:
             raise GradcheckError("the rule's slope differs from that of f", analytic=float((g * u)[u != 0].sum()))
-        inputs = self.narrow(np.flatnonzero(u), lambda part: self.mismatch(v, u * part, g), u.size)
-        outputs = self.narrow(np.flatnonzero(v), lambda part: self.mismatch(v * part, u, problem.pull(v * part)), v.size)
+        s, moving = problem.slope(u), u != 0
+        v = np.where(s.decided, v, 0)
+
+        def by_output(part: np.ndarray) -> float:
+            return float((problem.pull(v * part) * u)[moving].sum() - (v * part) @ s.value)
+
+        def by_input(part: np.ndarray) -> float:
+            return float((g * u * part)[moving].sum() - v @ problem.slope(u * part).value)
+
+        inputs, outputs = self.narrow(np.flatnonzero(u), by_input, u.size), self.narrow(np.flatnonzero(v), by_output, v.size)
         rows = {i: problem.pull(problem.rounded(unit(v.size, i))) for i in outputs}
         cells = []  # (rule, measured, its error, output, input)
         for k in inputs:
@@ -646,16 +654,14 @@ class Check:
             analytic=a, numeric=d, error=e, element=(slot, index), output=problem.output_name(i),
             hint=cause(a, d, e, np.array([c[:3] for c in cells]), problem))
 
-    def mismatch(self, v: np.ndarray, u: np.ndarray, g: np.ndarray) -> float:
-        s = self.problem.slope(u)
-        return abs(float((g * u)[u != 0].sum()) - float(np.where(s.decided, v, 0) @ s.value))
-
     def narrow(self, indices: np.ndarray, mismatch: Callable[[np.ndarray], float], n: int) -> np.ndarray:
-        """Halve a set of elements until it is small, keeping the half with the larger mismatch."""
-        while indices.size > (64 if n <= FINE else 16):
-            halves = np.array_split(self.rng.permutation(indices), 2)
-            parts = [np.isin(np.arange(n), half) for half in halves]
-            indices = halves[int(mismatch(parts[1]) > mismatch(parts[0]))]
+        """Halve a set of elements until it is small, keeping the half with the larger share of the mismatch."""
+        few = 64 if n <= FINE else 8
+        whole = mismatch(np.isin(np.arange(n), indices)) if indices.size > few else 0.0
+        while indices.size > few:
+            first, second = np.array_split(self.rng.permutation(indices), 2)
+            part = mismatch(np.isin(np.arange(n), first))
+            indices, whole = (first, part) if abs(part) >= abs(whole - part) else (second, whole - part)
         return np.sort(indices)
 
 
