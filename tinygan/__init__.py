@@ -7,7 +7,7 @@ from .tensor import PRIMITIVES, Tensor, grad, stop_gradient
 
 __version__ = "0.1.0"
 __all__ = ["GAN", "PRIMITIVES", "Tensor", "backend", "data", "functional", "grad", "init", "layers", "losses", "metrics",
-           "ops", "optim", "plots", "stop_gradient", "training"]
+           "ops", "optim", "plots", "program", "stop_gradient", "training"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +16,6 @@ def __getattr__(name: str) -> Any:
 
     if name == "GAN":
         return import_module(".gan", __name__).GAN
-    if name in ("checkpoint", "cli", "data", "metrics", "plots", "testing", "training"):
+    if name in ("checkpoint", "cli", "data", "metrics", "plots", "program", "testing", "training"):
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
