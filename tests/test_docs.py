@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if page.exists()]
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^`\n]*)\n(?P<body>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)#\s]*)(?:#[^)\s]*)?\)|<img[^>]* src=\"(?P<image>[^\"]+)\"")
-COMING = {"testing-your-gradients.md", "gradients.md", "performance.md"}  # being written; empty when all are there
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -117,9 +116,7 @@ def test_the_links_of_a_page_lead_somewhere(page):
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     targets = [m["target"] or m["image"] for m in LINK.finditer(text)]
     broken = [t for t in targets if t and "://" not in t and not (page.parent / t).exists()]
-    assert [t for t in broken if Path(t).name not in COMING] == []
-    if broken:
-        pytest.xfail(f"links to pages still to come: {', '.join(broken)}")
+    assert broken == []
 
 
 def page_with(body, folder):
