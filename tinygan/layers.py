@@ -186,8 +186,8 @@ class BatchNorm(Module):
     def __init__(self, d: int, momentum: float = 0.1, eps: float = 1e-5, dtype: Any = np.float32,
                  device: str = "cpu") -> None:
         self.momentum, self.eps = momentum, eps
+        self.gamma = Tensor(backend.zeros((d,), dtype, device) + 1)
         self.beta = Tensor(backend.zeros((d,), dtype, device))
-        self.gamma = Tensor(self.beta.data + 1)
         self.running_mean = Tensor(self.beta.data)
         self.running_var = Tensor(self.gamma.data)
 
@@ -216,8 +216,8 @@ class LayerNorm(Module):
 
     def __init__(self, d: int, eps: float = 1e-5, dtype: Any = np.float32, device: str = "cpu") -> None:
         self.eps = eps
+        self.gamma = Tensor(backend.zeros((d,), dtype, device) + 1)
         self.beta = Tensor(backend.zeros((d,), dtype, device))
-        self.gamma = Tensor(self.beta.data + 1)
 
     def forward(self, x: Any) -> Any:
         if x.shape[-1] != self.gamma.size:
