@@ -299,10 +299,10 @@ class Twice(Module):
 def test_parameters_are_found_in_the_order_of_the_attributes(rng):
     net = Twice(rng)
     assert list(net.state_dict()) == [
-        "scale", "tied", "first.weight", "first.bias", "rest.0.weight", "rest.0.bias", "pair.0.beta", "pair.0.gamma",
+        "scale", "tied", "first.weight", "first.bias", "rest.0.weight", "rest.0.bias", "pair.0.gamma", "pair.0.beta",
         "pair.0.running_mean", "pair.0.running_var"]
-    expected = [net.scale, net.first.weight, net.first.bias, net.rest[0].weight, net.rest[0].bias, net.pair[0].beta,
-                net.pair[0].gamma]
+    expected = [net.scale, net.first.weight, net.first.bias, net.rest[0].weight, net.rest[0].bias, net.pair[0].gamma,
+                net.pair[0].beta]
     assert [id(p) for p in net.parameters()] == [id(p) for p in expected]  # buffers are not trained, a tied one counts once
 
 
