@@ -26,11 +26,12 @@ def moved(case, device):
     return case._replace(inputs=[backend.to_device(x, device) for x in case.inputs])
 
 
-def pairs(name, number, device="strict"):
+def pairs(name, number, device="strict", dtype=np.float64):
     """The gradients of a case to order 3 on the CPU and on the device."""
     for seed in range(number):
         if name in SAMPLERS:
-            here = there = cases_of(name, 1, seed=100 + seed)[0]
+            case = cases_of(name, 1, seed=100 + seed)[0]
+            here = there = case._replace(inputs=[x.astype(dtype) if x.dtype == np.float64 else x for x in case.inputs])
         else:
             here, there = (COMPOSITIONS[name](Picker(np.random.default_rng(seed), d)) for d in ("cpu", device))
         yield gradients(here, here.order), gradients(moved(there, device), there.order)
@@ -41,6 +42,13 @@ def test_gradients_are_bit_equal(name):
     for ours, theirs in pairs(name, 8 if name in SAMPLERS else 2):
         for a, b in zip(ours, theirs):
             assert type(b) is StrictArray
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.get().tobytes())
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_float32_gradients_are_bit_equal(name):
+    for ours, theirs in pairs(name, 4, dtype=np.float32):
+        for a, b in zip(ours, theirs):
             assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.get().tobytes())
 
 
@@ -181,6 +189,16 @@ def test_gradients_agree_on_a_gpu(name):
             assert a.shape == b.shape and a.dtype == b.dtype
             tolerance = 1e-12 if name != "astype" and a.dtype == np.float64 else 1e-5
             assert np.allclose(a, b, rtol=tolerance, atol=tolerance * size, equal_nan=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_float32_gradients_agree_on_a_gpu(name):
+    for ours, theirs in pairs(name, 8, "cuda:0", np.float32):
+        for a, b in zip(ours, map(backend.to_numpy, theirs)):
+            size = np.max(np.abs(a), initial=0, where=np.isfinite(a))
+            assert a.shape == b.shape and a.dtype == b.dtype
+            assert np.allclose(a, b, rtol=1e-5, atol=1e-5 * size, equal_nan=True)
 
 
 @pytest.mark.gpu
