@@ -10,8 +10,8 @@ factor 1 - D(G(z)) there, which goes to 1. Then both players train, from the sam
 Measured on two cores (about 7 s each), seeds 0 to 4:
   after 1000 steps of the discriminator alone the minimax gradient was 6e-2, 3e-2, 8e-2, 6e-4 and 2e-3 long, the
   non-saturating one 18, 37, 20, 29 and 44, at the very same networks (at step 0 both were 1 to 5 long);
-  after 2000 steps of both players the minimax generator covered 4, 3, 1, 1 and 6 of 8 modes, the non-saturating one
-  4, 3, 3, 2 and 5. Five seeds show no winner here: Adam divides a gradient by its own recent size and so makes up for
+  after 2000 steps of both players the minimax generator covered 4, 3, 1, 1 and 5 of 8 modes, the non-saturating one
+  3, 3, 3, 2 and 6. Five seeds show no winner here: Adam divides a gradient by its own recent size and so makes up for
   a short one, and neither loss keeps a generator from leaving modes out (compare demos/wgan_gp_ring.py).
 """
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python demos/wgan_gp_ring.py
 
-Measured on two cores (13 to 18 s each), seeds 0 to 4: 8 of 8 modes each time, and 92.1, 89.3, 91.0, 92.1 and 83.0 % of
+Measured on two cores (15 s each), seeds 0 to 4: 8 of 8 modes each time, and 92.3, 90.4, 91.2, 90.4 and 84.2 % of
 2,500 samples of high quality (within 3 standard deviations of a mode; of real data 98.9 %). ``tinygan train`` is the same
 algorithm with wider networks, more steps and an average of the generator's weights over training.
 """
