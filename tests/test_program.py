@@ -211,6 +211,23 @@ def test_replay_on_the_strict_stand_in(method: str, optimizer: str) -> None:
     assert eager.everything() == replayed.everything() and replayed.critic_step.entries[0].replay
 
 
+def test_two_programs_share_the_vector_of_gradients() -> None:
+    """A constant gradient is written anew: the other program has been there."""
+    def losses(wrap: Any) -> Any:
+        w, v = tg.Tensor(np.ones((2, 3))), tg.Tensor(np.ones(3))
+        optimizer = tg.optim.SGD([w, v], 0.1)
+
+        def step(x: Any, both: bool) -> Any:
+            loss = (w * x * v if both else w * x).sum()
+            optimizer.step(tg.grad(loss, [w, v]) if both else [*tg.grad(loss, [w]), np.zeros_like(x[0])])
+            return loss.data
+
+        steps = [wrap(lambda x, both=both: step(x, both), [optimizer]) for both in (True, False)]
+        return [bits(steps[i % 2](np.full((2, 3), i + 1.0))) for i in range(12)]
+
+    assert losses(Program) == losses(lambda step, state: step)
+
+
 # ------------------------------------------------------------------------------------------ what raises
 
 

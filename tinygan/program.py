@@ -2,16 +2,18 @@
 
 A step is a fixed list of array calls: forward, backward, double backward, optimizer update. ``Program(step, state)`` runs
 it eagerly on stand-ins (``Traced``) that answer NumPy's protocols and write the list down, then replays the list into
-memory laid out once: no Tensors, no allocation, views resolved, dead calls dropped, results written where they are used.
-It knows nothing of the engine, and the engine nothing of it.
+memory laid out once: no Tensors, no allocation, views resolved, dead calls dropped, gradients written where the optimizer
+reads them. It knows nothing of the engine, and the engine nothing of it.
+
+Read ``Program`` at the end first, then from the top: the list, tracing (``Traced``, ``Tracer``), ``Entry``, ``compiled``.
 """
 
 from __future__ import annotations
 
-import math
 import operator
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, compress
 from pathlib import Path
@@ -21,7 +23,7 @@ import numpy as np
 
 from . import backend
 
-HERE = str(Path(__file__).parent)
+NOT_THE_USERS = (f"{Path(__file__).parent}{os.sep}", f"{Path(np.__file__).parent}{os.sep}", "<")
 PLAIN = (bool, int, float, str, type(None))
 ON_THE_HOST = {"get", "item", "tolist", "tobytes", "tofile", "dump", "dumps", "data", "ctypes", "flat"}
 ABOUT_SHAPES = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.shares_memory, np.may_share_memory}
@@ -29,88 +31,56 @@ CREATORS = {np.zeros_like, np.ones_like, np.full_like, np.empty_like}
 
 
 class TraceError(RuntimeError):
-    """A step that cannot be replayed: what was found, where, and what to do about it."""
+    """A step that cannot be replayed: where, what was found, and what to do about it."""
 
-
-def stop(why: str) -> TraceError:
-    return TraceError(f"{place()}: {why}")
+    def __init__(self, why: str, where: str = "") -> None:
+        super().__init__(f"{where or place()}: {why}")
 
 
 def place() -> str:
-    """file:line of the innermost frame outside this package and NumPy; of a frame of this package where there is none."""
+    """file:line of the innermost frame outside this package and NumPy."""
     frame: Any = sys._getframe(1)
-    within = ""
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(HERE) and f"{Path('/numpy/')}" not in name and not name.startswith("<"):
-            return f"{name}:{frame.f_lineno}"
-        within = within or ("" if name == __file__ else f"{name}:{frame.f_lineno}")
+    while frame.f_back and frame.f_code.co_filename.startswith(NOT_THE_USERS):
         frame = frame.f_back
-    return within
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-# --------------------------------------------------------------------------------- what a list is made of
-
-
-class Storage:
-    """A piece of memory: a state array's (``fixed``), or one to be laid out, for an argument or a temporary."""
-
-    def __init__(self, nbytes: int, memory: Any = None) -> None:
-        self.nbytes, self.memory, self.fixed = nbytes, memory, memory is not None
-        self.home: tuple[Storage, int] | None = None  # (storage, offset) that it is laid out in
-        self.writes: list[int] = []  # indices of calls
-        self.uses: list[int] = []  # writes included
-
-    @property
-    def base(self) -> Storage:
-        """The storage in which it finally lies."""
-        return self.home[0].base if self.home else self
-
-    def bytes(self) -> Any:
-        """Its memory as a vector of bytes."""
-        if self.home:
-            return self.home[0].bytes()[self.home[1]:self.home[1] + self.nbytes]
-        return self.memory.reshape(-1).view(np.uint8)
-
-    def lie_in(self, other: Storage, offset: int = 0) -> None:
-        """Become a part of another storage."""
-        self.home = other, offset
-        other.base.uses += self.uses
-        other.base.writes += self.writes
+# ---------------------------------------------------------------------------------------------- the list
 
 
 class Node:
-    """A value of the step: its place in a storage. ``array`` is the memory itself, once laid out."""
+    """An array of the step. ``root`` has its memory: itself or, for a view, what it is a view of.
 
-    def __init__(self, number: int, storage: Storage, value: Any, array: Any = None) -> None:
-        self.number, self.storage, self.array = number, storage, array
-        self.shape, self.dtype, self.strides, self.nbytes = value.shape, value.dtype, value.strides, value.nbytes
+    ``array`` is known at once for the state and laid out later for all else; ``uses`` (writes included) and ``writes`` of
+    a root are indices of calls.
+    """
 
-    @property
-    def form(self) -> Any:
-        return self.shape, self.dtype, self.strides
+    def __init__(self, number: int, value: Any, root: Node | None = None, array: Any = None) -> None:
+        self.number, self.root, self.array = number, root or self, array
+        self.vector: Any = None  # taken from the pool
+        self.shape, self.dtype, self.strides, self.size = value.shape, value.dtype, value.strides, value.size
+        self.form = value.shape, value.dtype, value.strides
+        self.uses: list[int] = []
+        self.writes: list[int] = []
 
-    @property
-    def flat(self) -> bool:
-        """Is it the whole of its storage, in C order?"""
-        return self.nbytes == self.storage.nbytes and c_order(self.shape, self.dtype.itemsize) == self.strides
-
-    def own_array(self) -> Any:
-        """The memory of its storage, with the layout that the trace gave it."""
-        axes = by_stride(self)
-        array = self.storage.bytes().view(self.dtype).reshape([self.shape[a] for a in axes])
-        return array.transpose(sorted(range(len(axes)), key=axes.__getitem__))
+    def lie_in(self, vector: Any) -> None:
+        """Take a vector for memory, its axes in the order that the trace gave them."""
+        axes = sorted(range(len(self.shape)), key=lambda axis: -self.strides[axis])
+        array = vector.reshape([self.shape[axis] for axis in axes])
+        self.array = array.transpose([axes.index(i) for i in range(len(axes))])
 
 
 class Call:
-    """``function(*args, **kwargs)`` with Nodes for arrays; ``node`` is its result, ``written`` the storage it writes."""
+    """``function(*args, **kwargs)`` with Nodes for arrays; ``node`` is its result, ``written`` the root it writes into.
 
-    def __init__(self, function: Any, args: Any, kwargs: Any, node: Node | None, effect: bool) -> None:
-        self.function, self.args, self.kwargs, self.effect = function, args, kwargs, effect
-        self.node: Any = node
-        self.written: Storage | None = None
-        self.parts: list[tuple[int, Node]] | None = None  # of a concatenation: (offset, piece) still to be copied
+    A view writes nothing, a call in place has no result; a call with an ``effect`` (a draw, a count) is always needed.
+    """
+
+    def __init__(self, function: Any, args: Any, kwargs: Any, node: Any, written: Node | None, effect: bool) -> None:
+        self.function, self.args, self.kwargs, self.node, self.written = function, args, kwargs, node, written
+        self.effect, self.place = effect, place()
         self.reads = [x for x in leaves((args, kwargs)) if isinstance(x, Node)]
+        self.signature = function, describe(args), describe(kwargs), node and (node.shape, node.dtype.str)
 
 
 def replace(x: Any, kind: type, function: Callable[[Any], Any]) -> Any:
@@ -142,35 +112,6 @@ def describe(x: Any) -> Any:
     if backend.is_array(x):
         return "array", x.shape, x.dtype.str, hash(backend.to_numpy(x).tobytes())
     return type(x).__name__, repr(x)
-
-
-def c_order(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """The strides of a C-ordered array."""
-    return tuple(itemsize * math.prod(shape[i + 1:]) for i in range(len(shape)))
-
-
-def by_stride(x: Any) -> list[int]:
-    """The axes, the one with the longest stride first."""
-    return sorted(range(len(x.shape)), key=lambda i: (-x.strides[i], i))
-
-
-def dense(array: Any) -> bool:
-    """Is the array a permutation of a C-ordered one?"""
-    axes = by_stride(array)
-    strides = c_order([array.shape[a] for a in axes], array.dtype.itemsize)
-    return array.size == 0 or all(array.shape[a] == 1 or array.strides[a] == s for a, s in zip(axes, strides))
-
-
-def root(array: Any) -> Any:
-    """The array that owns the memory of a view."""
-    while backend.is_array(getattr(array, "base", None)):
-        array = array.base
-    return array
-
-
-def overlap(a: Any, b: Any) -> bool:
-    """Do two arrays lie in the same memory?"""
-    return type(a) is type(b) and bool(np.may_share_memory(a, b))
 
 
 def method(array: Any, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -207,7 +148,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             raise AttributeError(name)
         attribute = getattr(self.value, name)
         if name in ON_THE_HOST:
-            self.read(f".{name}")
+            refuse(f".{name}")(self)
         if backend.is_array(attribute) and name != "base":
             return self.tracer.record(getattr, (self, name), {})
         if callable(attribute):
@@ -216,8 +157,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, index: Any) -> Any:
         if any(isinstance(i, Traced) and i.dtype.kind == "b" for i in leaves(index)):
-            raise stop("a Boolean index whose values are computed in the step gives a shape that depends on values; "
-                       "multiply by the mask, or use np.where")
+            raise TraceError("a Boolean index whose values are computed in the step gives a shape that depends on values; "
+                             "multiply by the mask, or use np.where")
         if isinstance(self.value[values(index)], np.generic):  # rather a view, which is resolved once
             index = (*index, ...) if isinstance(index, tuple) else (index, ...)
         return self.tracer.record(operator.getitem, (self, index), {})
@@ -228,9 +169,6 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __pow__(self, other: Any) -> Any:  # ``a ** 2`` is not ``np.power(a, 2)`` to the last bit
         return self.tracer.record(operator.pow, (self, other), {})
 
-    def __rpow__(self, other: Any) -> Any:
-        return self.tracer.record(operator.pow, (other, self), {})
-
     def __ipow__(self, other: Any) -> Any:
         self[...] = self ** other
         return self
@@ -238,19 +176,19 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self.value)
 
-    def read(self, how: str) -> Any:
-        raise stop(f"{how} reads a value of the step on the host, where a replay cannot follow. Return the array from the "
-                   "step and read it outside; choose by np.where instead of `if`; index data by np.take(data, index, "
-                   "axis=0); make a changing batch or number by backend.fresh")
 
-
-def _refuse(how: str) -> Callable[..., Any]:
-    return lambda self, *args, **kwargs: self.read(how)
+def refuse(how: str) -> Callable[..., Any]:
+    """A method that would read the values."""
+    def read(self: Traced, *args: Any, **kwargs: Any) -> Any:
+        raise TraceError(f"{how} reads a value of the step on the host, where a replay cannot follow. Return the array from "
+                         "the step and read it outside; choose by np.where instead of `if`; index data by np.take(data, "
+                         "index, axis=0); make a changing batch or number by backend.fresh")
+    return read
 
 
 for _name in ("float", "int", "complex", "bool", "index", "iter", "array", "contains", "format", "copy", "deepcopy"):
-    setattr(Traced, f"__{_name}__", _refuse({"bool": "`if`", "array": "np.asarray, or a call past NumPy's protocols,",
-                                             "iter": "iteration", "contains": "`in`"}.get(_name, f"{_name}()")))
+    setattr(Traced, f"__{_name}__", refuse({"bool": "`if`", "array": "np.asarray, or a call past NumPy's protocols,",
+                                            "iter": "iteration", "contains": "`in`"}.get(_name, f"{_name}()")))
 
 
 def values(x: Any) -> Any:
@@ -261,326 +199,282 @@ def values(x: Any) -> Any:
 class Tracer:
     """Writes down the calls of one run of a step."""
 
-    def __init__(self, state: State) -> None:
-        self.state, self.active, self.count = state, True, 0
+    def __init__(self, entry: Entry, arguments: Sequence[Any]) -> None:
+        self.entry, self.active, self.count = entry, True, 0
         self.calls: list[Call] = []
-        self.signature: list[Any] = []
-        self.places: list[str] = []  # of the calls, for messages
-        self.state_storages: list[Storage] = []
-        self.arguments: list[Node] = []
+        self.owners: list[Node] = []  # of the state's memory
+        self.of_state = [self.stand_in(array, self.owner(array), array) for _, array in entry.places]
+        self.of_arguments = [self.stand_in(np.asarray(a) if isinstance(a, np.generic) else a.copy())
+                             if backend.is_array(a) else a for a in arguments]
+        self.arguments = [a.node for a in self.of_arguments if isinstance(a, Traced)]
 
-    def stand_in(self, value: Any, storage: Storage, array: Any = None) -> Traced:
+    def stand_in(self, value: Any, root: Node | None = None, array: Any = None) -> Traced:
+        """A stand-in for a value, in memory of its own if it has no ``root``."""
+        if root is None and np.empty_like(value).strides != value.strides:
+            value = value.copy(order="K")  # without gaps, which are not laid out
         self.count += 1
-        return Traced(value, Node(self.count, storage, value, array), self)
+        return Traced(value, Node(self.count, value, root, array), self)
 
-    def new(self, value: Any) -> Traced:
-        """A stand-in for an array in memory of its own."""
-        return self.stand_in(value if dense(value) else value.copy(), Storage(value.nbytes))
-
-    def of_state(self, array: Any) -> Traced:
-        """A stand-in for a state array."""
-        return self.stand_in(array, self.state_storage(array), array)
-
-    def state_storage(self, array: Any) -> Storage:
-        """The storage of a state array; views of the same memory share one."""
-        owner = root(array)
-        known = next((s for s in self.state_storages if overlap(s.memory, owner)), None)
+    def owner(self, array: Any) -> Node:
+        """The node of the memory of a state array; views of the same memory share one."""
+        while backend.is_array(getattr(array, "base", None)):
+            array = array.base
+        known = next((node for node in self.owners if overlap(node.array, array)), None)
         if known is None:
-            self.state_storages.append(known := Storage(owner.nbytes, owner))
+            self.owners.append(known := Node(0, array, None, array))
         return known
-
-    def argument(self, array: Any) -> Traced:
-        """A stand-in for a copy of an argument, in C order."""
-        made = self.new(np.asarray(array) if isinstance(array, np.generic) else array.copy())
-        self.arguments.append(made.node)
-        return made
 
     def record(self, function: Any, args: Any, kwargs: Any, out: Any = None) -> Any:
         """Do a call on the values and write it down; returns a stand-in for its result."""
-        if not self.active:
-            raise stop("a value of a traced step was kept and used after it; return it from the step")
         out = out[0] if isinstance(out, tuple) else out
-        if not (out is None or isinstance(out, Traced)):
-            raise stop(f"{name_of(function)} writes into an array of shape {out.shape} that is not in the program's state; "
-                       "name its owner in Program(step, state=[...])")
         if out is not None:
             kwargs = {**kwargs, "out": out}
         result = function(*values(args), **values(kwargs))
         if out is not None or result is None:  # written in place, into ``out`` or the first argument
             target = args[0] if out is None else out
-            if not isinstance(target, Traced):
-                raise stop(f"{name_of(function)} writes into an array that is not in the program's state")
-            if any(target.node.storage is node.storage for node in self.arguments):
-                raise stop(f"{name_of(function)} writes into an argument of the step; copy it first")
-            self.note(function, args, kwargs, None, target.node.storage)
+            if not isinstance(target, Traced) or target.node.root in self.arguments:
+                raise TraceError(f"{name_of(function)} writes into an array of shape {np.shape(target)} that is not in the "
+                                 "program's state; name its owner in Program(step, state=[...]), or copy an argument first")
+            self.note(function, args, kwargs, None, target.node.root)
             return out
         if not (backend.is_array(result) or isinstance(result, np.generic)):
-            raise stop(f"{name_of(function)} gives a {type(result).__name__}, not one array. If it was read off a value, "
-                       "return that from the step and read it outside; if it is a list of arrays, take slices")
+            raise TraceError(f"{name_of(function)} gives a {type(result).__name__}, not one array. If it was read off a "
+                             "value, return that from the step and read it outside; if it is a list of arrays, take slices")
         result = np.asarray(result) if isinstance(result, np.generic) else result
         if function in CREATORS and not any(isinstance(x, Traced) for x in leaves((args[1:], kwargs))):
             function, args, kwargs = method, (result.copy(), "copy"), {}  # a constant, whatever it resembles
         sources = [x for x in leaves((args, kwargs)) if isinstance(x, Traced)]
         shared = [overlap(x.value, result) for x in sources]
         if sources and all(shared):  # a view
-            answer = self.stand_in(result, sources[0].node.storage)
-            self.note(function, args, kwargs, answer.node, None)
-        else:  # new memory, or a view whose place depends on values
-            answer = self.new(result.copy() if any(shared) else result)
-            self.note(function, args, kwargs, answer.node, answer.node.storage)
+            return self.note(function, args, kwargs, self.stand_in(result, sources[0].node.root), None)
+        answer = self.stand_in(result.copy() if any(shared) else result)  # a view whose place depends on values: a copy
+        return self.note(function, args, kwargs, answer, answer.node)
+
+    def note(self, function: Any, args: Any, kwargs: Any, answer: Traced | None, written: Node | None,
+             effect: bool = False) -> Traced | None:
+        args, kwargs = replace((args, kwargs), Traced, self.node_of)
+        self.calls.append(Call(function, args, kwargs, None if answer is None else answer.node, written, effect))
         return answer
 
-    def note(self, function: Any, args: Any, kwargs: Any, node: Node | None, written: Storage | None,
-             effect: bool = False) -> None:
-        args, kwargs = replace((args, kwargs), Traced, self.node_of)
-        self.calls.append(Call(function, args, kwargs, node, effect))
-        self.calls[-1].written = written
-        self.places.append(place())
-        self.signature.append((function, describe(args), describe(kwargs), node and (node.shape, node.dtype.str)))
-
     def node_of(self, traced: Traced) -> Node:
-        if traced.tracer is not self:
-            raise stop("a value of an earlier traced step was kept; name its owner in the program's state")
+        if traced.tracer is not self or not self.active:
+            raise TraceError("a value of a traced step was kept and used after it; return it from the step, or name its "
+                             "owner in the program's state")
         return traced.node
 
     def fresh(self, function: Any, *arguments: Any) -> Any:
         """``backend.fresh`` while tracing: a call that every replay repeats."""
-        if any(isinstance(a, np.random.Generator) and id(a) not in self.state.generators for a in arguments):
-            raise stop("a draw from a generator that is not in the program's state; name it, or the layer that holds it, in "
-                       "Program(step, state=[...])")
+        if any(isinstance(a, np.random.Generator) and id(a) not in self.entry.seen for a in arguments):
+            raise TraceError("a draw from a generator that is not in the program's state; name it, or the layer that holds "
+                             "it, in Program(step, state=[...])")
         value = function(*arguments)
         if not backend.is_array(value) or isinstance(value, (Traced, np.generic)):
-            raise stop(f"{name_of(function)} must give an array, made anew and not from values of the step")
-        answer = self.new(value)
-        self.note(function, arguments, {}, answer.node, answer.node.storage, effect=True)
-        return answer
+            raise TraceError(f"{name_of(function)} must give an array, made anew and not from values of the step")
+        answer = self.stand_in(value)
+        return self.note(function, arguments, {}, answer, answer.node, effect=True)
+
+
+def overlap(a: Any, b: Any) -> bool:
+    """Do two arrays lie in the same memory?"""
+    return type(a) is type(b) and bool(np.may_share_memory(a, b))
 
 
 # ---------------------------------------------------------------------------------------------- state
 
 
-class State:
-    """The arrays, generators and plain values below some objects: all that outlives a call of the step."""
+class Entry:
+    """One list of calls and what it depends on: the ``key`` of the arguments, and the state below some objects.
 
-    def __init__(self, objects: Sequence[Any]) -> None:
-        self.tensors: list[Any] = []
-        self.places: list[tuple[Any, Any, Any]] = []  # (holder, key, array)
-        self.generators: dict[int, np.random.Generator] = {}
-        self.contents: list[Any] = []  # live views of what the holders hold
+    The state is all that outlives a call of the step: arrays, generators, counters, and plain values that must not change.
+    """
+
+    def __init__(self, key: Any, objects: Sequence[Any]) -> None:
+        self.key = key
+        self.signature: list[Any] = []  # of the first trace
+        self.replay: Any = None  # of the second
+        self.seen: dict[int, Any] = {}
+        self.contents: list[Any] = []  # live views of what the holders (dictionaries and lists) hold
         self.slots: list[tuple[Any, Any, str]] = []  # (holder, key, name) of each thing in ``contents``
         self.watched: list[bool] = []  # is it none of the counters?
-        self.seen: dict[int, Any] = {}
         self.visit(list(objects), "state")
+        self.tensors = [x for x in self.seen.values() if is_tensor(x)]
+        self.places = [(partial(setattr, t, "_data"), t._data) for t in self.tensors]  # (how to put it there, array)
+        self.places += [(partial(operator.setitem, holder, key), holder[key]) for holder, key, _ in self.slots
+                        if backend.is_array(holder[key]) and not isinstance(holder[key], np.generic)]
+        self.before = self.snapshot()
 
     def visit(self, x: Any, path: str, counters: Sequence[str] = ()) -> None:
         """Find what is below ``x``: attributes and items, but nothing of functions, classes and modules."""
         if id(x) in self.seen or backend.is_array(x) or isinstance(x, Program):
             return
         self.seen[id(x)] = x
-        if isinstance(x, np.random.Generator):
-            self.generators[id(x)] = x
-        elif hasattr(x, "_data") and hasattr(x, "touch"):  # a Tensor
-            self.tensors.append(x)
-            self.places.append((x, "_data", x._data))
-        elif isinstance(x, (dict, list, tuple)):
+        if isinstance(x, (dict, list, tuple)):
             items = list(x.items() if isinstance(x, dict) else enumerate(x))
             if not isinstance(x, tuple):
                 self.contents.append(x.values() if isinstance(x, dict) else x)
                 self.slots += [(x, key, f"{path}.{key}") for key, _ in items]
                 self.watched += [key not in counters for key, _ in items]
-                self.places += [(x, key, item) for key, item in items
-                                if backend.is_array(item) and not isinstance(item, np.generic)]
             for key, item in items:
                 self.visit(item, f"{path}.{key}")
-        elif hasattr(x, "__dict__") and not isinstance(x, type) and type(x).__module__ != "builtins":
+        elif hasattr(x, "__dict__") and not is_tensor(x) and not isinstance(x, type) and type(x).__module__ != "builtins":
             self.visit(vars(x), type(x).__name__, getattr(x, "counters", ()))
 
     def snapshot(self) -> list[Any]:
-        """What the holders hold now, counters left out."""
-        return list(compress(chain.from_iterable(self.contents), self.watched))
+        """What there is now, counters left out."""
+        return [*map(operator.attrgetter("_data"), self.tensors),
+                *compress(chain.from_iterable(self.contents), self.watched)]
 
-    def changes(self, before: list[Any]) -> list[str]:
-        """Names of what is another object, and not an equal plain value, than in a snapshot."""
-        if sum(map(len, self.contents)) != len(self.watched):
+    def changes(self) -> list[str]:
+        """Names of what is another object, and not an equal plain value, than in the beginning."""
+        if sum(map(len, self.contents)) != len(self.slots):
             return ["the number of attributes or items"]
-        slots = compress(self.slots, self.watched)
-        return [name for (_, _, name), a, b in zip(slots, before, self.snapshot()) if a is not b and not same(a, b)]
+        now = self.snapshot()
+        if all(map(operator.is_, now, self.before)):  # in a microsecond or two, before every replay
+            return []
+        names = ["a Tensor's memory"] * len(self.tensors) + [name for _, _, name in compress(self.slots, self.watched)]
+        return [name for name, a, b in zip(names, self.before, now) if not same(a, b)]
 
-    def put(self, arrays: Sequence[Any]) -> None:
-        """Put something else in the arrays' places."""
-        for (holder, key, _), array in zip(self.places, arrays):
-            holder.__setitem__(key, array) if isinstance(holder, (dict, list)) else setattr(holder, key, array)
+    def copy(self) -> list[tuple[Callable[[Any], Any], Any]]:
+        """(How to put it back, copy) of every array, generator's state and counter, for ``put``."""
+        sources = [x.bit_generator for x in self.seen.values() if isinstance(x, np.random.Generator)]
+        counters = [slot for slot, watched in zip(self.slots, self.watched) if not watched]
+        return [*((partial(np.copyto, array), array.copy()) for _, array in self.places),
+                *((partial(setattr, source, "state"), source.state) for source in sources),
+                *((partial(operator.setitem, holder, key), holder[key]) for holder, key, _ in counters)]
 
-    def copy(self) -> Any:
-        """Copies of the arrays, the generators' states and the counters."""
-        return ([a.copy() for _, _, a in self.places], [rng.bit_generator.state for rng in self.generators.values()],
-                [holder[key] for (holder, key, _), watched in zip(self.slots, self.watched) if not watched])
 
-    def restore(self, saved: Any) -> None:
-        """Go back to a copy."""
-        arrays, states, counts = map(iter, saved)
-        for _, _, array in self.places:
-            array[...] = next(arrays)
-        for rng in self.generators.values():
-            rng.bit_generator.state = next(states)
-        for (holder, key, _), watched in zip(self.slots, self.watched):
-            if not watched:
-                holder[key] = next(counts)
+def is_tensor(x: Any) -> bool:
+    return hasattr(x, "_data") and hasattr(x, "touch")
+
+
+def put(pairs: Iterable[tuple[Callable[[Any], Any], Any]]) -> None:
+    """Put things in their places."""
+    for function, thing in pairs:
+        function(thing)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal plain values of one type."""
+    """Are they one object, or equal plain values of one type?"""
     if type(a) is tuple and type(b) is tuple:
-        return len(a) == len(b) and all(x is y or same(x, y) for x, y in zip(a, b))
-    return type(a) is type(b) and type(a) in PLAIN and a == b
+        return len(a) == len(b) and all(map(same, a, b))
+    return a is b or (type(a) is type(b) and type(a) in PLAIN and a == b)
 
 
 # ---------------------------------------------------------------------------------------------- replaying
 
 
-class Replay:
-    """The list of calls, laid out in memory and bound to it."""
+def compiled(tracer: Tracer, results: Any) -> Callable[..., Any]:
+    """The list of calls, laid out in memory and bound to it: a function of the step's arguments."""
+    wanted = [leaf for leaf in leaves(results) if isinstance(leaf, Node)]
+    calls = needed(tracer.calls, wanted)
+    for node in tracer.arguments:
+        node.uses, node.writes = [-1], [-1]
+    for i, call in enumerate(calls):
+        for node in call.reads:
+            node.root.uses.append(i)
+        if call.written:
+            call.written.uses.append(i)
+            call.written.writes.append(i)
+    for node in wanted:
+        node.root.uses.append(len(calls))
+    place_pieces(calls)
+    lay_out(calls, tracer)
+    bound = [ready for call in calls if (ready := bind(call))]
+    copies = [node.array for node in tracer.arguments]
+    written = {call.written for call in calls}
+    touches = [t.touch for t, traced in zip(tracer.entry.tensors, tracer.of_state) if traced.node.root in written]
 
-    def __init__(self, tracer: Tracer, results: Any) -> None:
-        self.results, wanted = results, [leaf for leaf in leaves(results) if isinstance(leaf, Node)]
-        calls = needed(tracer.calls, wanted)
-        for node in tracer.arguments:
-            node.storage.uses, node.storage.writes = [-1], [-1]
-        for i, call in enumerate(calls):
-            for node in call.reads:
-                node.storage.uses.append(i)
-            if call.written:
-                call.written.writes.append(i)
-                call.written.uses.append(i)
-        for node in wanted:
-            node.storage.uses.append(len(calls))
-        drop_copies(calls)
-        place_pieces(calls)
-        lay_out(calls, tracer)
-        for node in tracer.arguments:
-            node.array = node.own_array()
-        self.arguments = [node.array for node in tracer.arguments]
-        self.calls = [bound for call in calls for bound in bind(call)]
-        written = {call.written for call in calls}
-        self.touches = [t.touch for t in tracer.state.tensors if tracer.state_storage(t._data) in written]
-
-    def __call__(self, arrays: Sequence[Any]) -> Any:
-        for argument, array in zip(self.arguments, arrays):
-            np.copyto(argument, array)
-        for call in self.calls:
+    def replay(*arguments: Any) -> Any:
+        for copy, argument in zip(copies, filter(backend.is_array, arguments)):
+            np.copyto(copy, argument)
+        for call in bound:
             call()
-        for touch in self.touches:
+        for touch in touches:
             touch()
-        return replace(self.results, Node, lambda node: node.array.copy())  # the next replay writes there again
+        return replace(results, Node, lambda node: node.array.copy())  # the next replay writes there again
+
+    return replay
 
 
 def needed(calls: list[Call], results: list[Node]) -> list[Call]:
     """The calls that change the state, draw, or lead to what is used."""
-    live, kept = {node.storage for node in results}, []
+    live, kept = {node.root for node in results}, []
     for call in reversed(calls):
-        target = call.written or call.node.storage
-        if call.effect or target in live or (call.written and target.fixed):
-            live |= {node.storage for node in call.reads}
+        target = call.written or call.node.root
+        if call.effect or target in live or (call.written and target.array is not None):
+            live |= {node.root for node in call.reads}
             kept.append(call)
     return kept[::-1]
 
 
-def itself(x: Any) -> Any:
-    """What is left of a copy that nobody needs."""
-    return x
-
-
-def drop_copies(calls: list[Call]) -> None:
-    """Take a copy for its original where neither is written to as long as the copy is used."""
-    for i, call in enumerate(calls):
-        if call.function is not method or call.args[1] not in ("copy", "astype") or call.written is None:
-            continue
-        source, copy = call.args[0], call.written
-        if copy.writes != [i] or (source.shape, source.dtype, source.strides) != call.node.form:
-            continue
-        if not isinstance(source, Node):
-            copy.fixed = True
-        elif any(i < w <= max(copy.uses) for w in source.storage.base.writes):
-            continue
-        else:
-            copy.lie_in(source.storage)
-        call.function, call.args, call.kwargs, call.written = itself, (source,), {}, None
-
-
 def place_pieces(calls: list[Call]) -> None:
-    """Let the pieces of a concatenation be computed where it would copy them to."""
+    """Let gradients be computed where a concatenation into a state vector, the optimizer's, would copy them to."""
     for j, call in enumerate(calls):
-        if call.function is not np.concatenate or call.kwargs.get("axis", 0) != 0 or len(call.args) != 1:
+        out, pieces = call.kwargs.get("out"), list(leaves(call.args[:1]))
+        if (call.function is not np.concatenate or set(call.kwargs) != {"out"} or out.array is None
+                or not all(isinstance(x, Node) and x.strides == (x.dtype.itemsize,) for x in [out, *pieces])):
             continue
-        out = call.kwargs.get("out") or call.node
-        target, offset = out.storage, 0
-        if not out.flat or target.home or not all(isinstance(p, Node) and p.dtype == out.dtype for p in call.args[0]):
-            continue
-        call.parts, target.memory = [], out.array  # in C order, whatever the owner's order is
-        uses, writes = list(target.uses), list(target.writes)
-        for piece in call.args[0]:
-            s = piece.storage.base
-            free = piece.flat and piece.nbytes == s.nbytes and not s.fixed and s is not target and max(s.writes) < j
-            if free and not (any(min(s.writes) <= u < j for u in uses) or any(j < w <= max(s.uses) for w in writes)):
-                s.lie_in(target, offset)
+        uses, writes, offset, copies = list(out.root.uses), list(out.root.writes), 0, []
+        for piece in pieces:
+            root, part = piece.root, out.array[offset:offset + piece.size]
+            offset += piece.size
+            if (root.array is None and root.size == piece.size and root.dtype == piece.dtype == out.dtype
+                    and root.writes[-1] < j and not any(root.writes[0] <= use < j for use in uses)
+                    and not any(j < write <= root.uses[-1] for write in writes)):
+                root.lie_in(part)
+                out.root.uses += root.uses
+                out.root.writes += root.writes
             else:
-                call.parts.append((offset, piece))
-            offset += piece.nbytes
+                copies.append((partial(np.copyto, part), piece))
+        call.function, call.args, call.kwargs = put, (copies,), {}
 
 
 def lay_out(calls: list[Call], tracer: Tracer) -> None:
-    """Give every temporary storage memory, the same to those that never live at one time."""
-    written = [call.written for call in calls if call.written] + [node.storage for node in tracer.arguments]
-    begin: dict[int, list[Storage]] = {}
-    end: dict[int, list[Storage]] = {}
-    for s in dict.fromkeys(s.base for s in written if not s.base.fixed):
-        begin.setdefault(min(s.uses), []).append(s)
-        end.setdefault(max(s.uses), []).append(s)
-    like = tracer.state.places[0][2] if tracer.state.places else np.empty(0)
-    pool: dict[int, list[Any]] = {}
-    for i in range(-1, len(calls)):
-        over: list[Storage] = []
-        if i >= 0 and calls[i].node and isinstance(calls[i].function, np.ufunc) and calls[i].function.signature is None:
-            # an elementwise result may take the place of an operand that is not used again
-            over = [n.storage.base for n in calls[i].reads if n.nbytes == n.storage.base.nbytes
-                    and n.form == calls[i].node.form]
-        for s in end.get(i, []):
-            if s in over:
-                pool.setdefault(s.nbytes, []).append(s.memory)
-        for s in begin.get(i, []):
-            free = pool.get(s.nbytes)
-            s.memory = free.pop() if free else np.empty_like(like, shape=(s.nbytes,), dtype=np.uint8)
-        for s in end.get(i, []):
-            if s not in over:
-                pool.setdefault(s.nbytes, []).append(s.memory)
+    """Give every root that has no memory yet a vector, the same to those that are never used at one time."""
+    pool: dict[Any, list[Any]] = {}  # (dtype, size) -> vectors that are free
+    like = next((array for _, array in tracer.entry.places), np.empty(0))
+
+    def take(root: Node) -> None:
+        if root.array is None:
+            free = pool.get((root.dtype, root.size))
+            root.vector = free.pop() if free else np.empty_like(like, shape=(root.size,), dtype=root.dtype)
+            root.lie_in(root.vector)
+
+    def free(roots: list[Node]) -> None:
+        for root in roots:
+            pool.setdefault((root.dtype, root.size), []).append(root.vector)
+
+    for node in tracer.arguments:
+        take(node)
+    for i, call in enumerate(calls):
+        if not call.reads and not call.effect and call.node.array is None and call.node.writes == [i]:
+            call.written = None  # a constant that nobody changes needs no copy
+        if call.written is None:
+            continue
+        ending = [r for r in dict.fromkeys(x.root for x in call.reads) if r.vector is not None and r.uses[-1] == i]
+        elementwise = call.node and isinstance(call.function, np.ufunc) and call.function.signature is None
+        over = [r for r in ending if elementwise and all(x.form == call.node.form for x in call.reads if x.root is r)]
+        free(over)  # an elementwise result may take the place of an operand
+        take(call.written)
+        free([r for r in ending if r not in over])
 
 
-def bind(call: Call) -> Iterator[Callable[[], Any]]:
-    """The call with its arrays and its result's memory, ready to run; nothing for a view, which is made here."""
+def bind(call: Call) -> Callable[[], Any] | None:
+    """The call with its arrays and its result's memory, ready to run; None for a view or a constant, which is made here."""
     function, node = call.function, call.node
-    args, kwargs = replace((call.args, call.kwargs), Node, lambda node: node.array)
+    args, kwargs = replace((call.args, call.kwargs), Node, operator.attrgetter("array"))
+    if call.written is None:
+        node.array = function(*args, **kwargs)
+        return None
     if isinstance(function, np.ufunc):
         args = strong(function, args)
-    if call.written is None:  # a view
-        node.array = function(*args, **kwargs)
-        return
-    if node is not None:
-        node.array = node.own_array()
-    takes_out = isinstance(function, np.ufunc) or function is np.concatenate or (
-        isinstance(getattr(function, "__self__", None), np.ufunc) and function.__name__ in ("reduce", "accumulate"))
-    if call.parts is not None:
-        whole = (call.kwargs.get("out") or node).storage.bytes()
-        for offset, piece in call.parts:
-            part = whole[offset:offset + piece.nbytes].view(piece.dtype).reshape(piece.shape)
-            yield partial(np.copyto, part, piece.array)
-    elif node is None:  # in place
-        yield partial(function, *args, **kwargs)
-    elif takes_out:
-        yield partial(function, *args, out=node.array, **kwargs)
-    elif function is method and args[1] in ("copy", "astype"):
-        yield partial(np.copyto, node.array, args[0], casting="unsafe")
-    else:
-        yield partial(store, node.array, function, args, kwargs)
+    if node is None:  # in place
+        return partial(function, *args, **kwargs)
+    if isinstance(getattr(function, "__self__", function), np.ufunc) or function is np.concatenate:
+        return partial(function, *args, out=node.array, **kwargs)
+    if function is method and args[1] in ("copy", "astype"):
+        return partial(np.copyto, node.array, args[0], casting="unsafe")
+    return partial(store, node.array, function, args, kwargs)
 
 
 def store(out: Any, function: Any, args: Any, kwargs: Any) -> None:
@@ -602,26 +496,6 @@ def strong(ufunc: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 # ---------------------------------------------------------------------------------------------- the program
-
-
-class Entry:
-    """One shape of the arguments in one state of the hyper-parameters: seen once, or laid out for replay."""
-
-    def __init__(self, key: Any, tracer: Tracer) -> None:
-        self.key, self.state, self.signature = key, tracer.state, tracer.signature
-        self.replay: Replay | None = None
-        self.before = self.state.snapshot()
-        self.arrays = [t._data for t in self.state.tensors]
-
-    def fits(self, key: Any) -> bool:
-        """Has nothing changed that the list of calls depends on?"""
-        state = self.state
-        if key != self.key or not all(map(operator.is_, map(operator.attrgetter("_data"), state.tensors), self.arrays)):
-            return False
-        if sum(map(len, state.contents)) != len(state.watched):
-            return False
-        present = compress(chain.from_iterable(state.contents), state.watched)
-        return all(map(operator.is_, present, self.before)) or not state.changes(self.before)
 
 
 class Program:
@@ -653,76 +527,60 @@ class Program:
     def __call__(self, *arguments: Any) -> Any:
         if backend.tracer.get() is not None:  # part of another program's step
             return self.step(*arguments)
-        key = tuple(map(self.key, arguments))
-        entry = next((entry for entry in self.entries if entry.fits(key)), None)
+        odd = [type(a).__name__ for a in arguments if not (backend.is_array(a) or type(a) in PLAIN)]
+        if odd:
+            raise TypeError(f"Program: an argument is a {odd[0]}; expected arrays and numbers")
+        key = [(a.shape, a.dtype, backend.device_of(a)) if backend.is_array(a) else (type(a), a) for a in arguments]
+        entry = next((entry for entry in self.entries if entry.key == key and not entry.changes()), None)
         if entry is None or entry.replay is None:
-            return self.trace(key, arguments, entry)
-        arrays = [a for a in arguments if backend.is_array(a)]
-        return self.checked(entry, entry.replay, arguments, arrays) if self.check else entry.replay(arrays)
+            return self.trace(entry or Entry(key, self.state), arguments)
+        return self.checked(entry, arguments) if self.check else entry.replay(*arguments)
 
-    @staticmethod
-    def key(argument: Any) -> Any:
-        """What of an argument another list of calls may depend on."""
-        if backend.is_array(argument):
-            return argument.shape, argument.dtype, backend.device_of(argument)
-        if type(argument) in PLAIN:
-            return type(argument), argument
-        raise TypeError(f"Program: an argument is a {type(argument).__name__}; expected arrays and numbers")
-
-    def trace(self, key: Any, arguments: Sequence[Any], entry: Entry | None) -> Any:
+    def trace(self, entry: Entry, arguments: Sequence[Any]) -> Any:
         """Run the step on stand-ins; keep its list's signature, or compare with the one kept and lay the list out."""
-        tracer = Tracer(entry.state if entry else State(self.state))
-        state, before = tracer.state, tracer.state.snapshot()
-        stand_ins = [tracer.argument(a) if backend.is_array(a) else a for a in arguments]
-        originals = [array for _, _, array in state.places]
-        swapped = [tracer.of_state(array) for array in originals]
+        tracer = Tracer(entry, arguments)
         token = backend.tracer.set(tracer)
         try:
-            state.put(swapped)
-            results = self.step(*stand_ins)
-            if any(hasattr(leaf, "_data") for leaf in leaves(results)):
+            put(zip((function for function, _ in entry.places), tracer.of_state))
+            results = self.step(*tracer.of_arguments)
+            if any(map(is_tensor, leaves(results))):
                 raise TypeError("Program: the step returned a Tensor; return its .data")
+            nodes = replace(results, Traced, tracer.node_of)
         finally:
-            state.put(originals)
+            put(entry.places)
             backend.tracer.reset(token)
             tracer.active = False
-        changes = state.changes(before)
-        if changes:
-            raise stop(f"the step changes {', '.join(changes)}, which a replay would not. Keep the value in a Tensor, count "
-                       "outside the step, or count in a function called by backend.fresh and name the attribute in the "
-                       "class attribute `counters`")
-        nodes = replace(results, Traced, tracer.node_of)
-        tracer.signature.append(("return", describe(nodes)))
-        tracer.places.append(place())
-        if entry is None:
-            self.entries = [*self.entries[1 - self.limit:], Entry(key, tracer)]
+        if changes := entry.changes():
+            raise TraceError(f"the step changes {', '.join(changes)}, which a replay would not. Keep the value in a Tensor, "
+                             "count outside the step, or count in a function called by backend.fresh and name the attribute "
+                             "in the class attribute `counters`")
+        signature = [call.signature for call in tracer.calls] + [("return", describe(nodes))]
+        if entry not in self.entries:
+            self.entries, entry.signature = [*self.entries[1 - self.limit:], entry], signature
         else:
-            compare(entry.signature, tracer)
-            entry.replay, entry.signature = Replay(tracer, nodes), []
+            compare(entry.signature, signature, [call.place for call in tracer.calls] + [place()])
+            entry.replay, entry.signature = compiled(tracer, nodes), []
         return replace(results, Traced, lambda traced: traced.value.copy())
 
-    def checked(self, entry: Entry, replay: Replay, arguments: Sequence[Any], arrays: Sequence[Any]) -> Any:
+    def checked(self, entry: Entry, arguments: Sequence[Any]) -> Any:
         """Replay, go back, run the plain step, and compare everything."""
-        before = entry.state.copy()
-        replayed = describe((replay(arrays), *entry.state.copy()))
-        entry.state.restore(before)
+        before = entry.copy()
+        replayed, after = entry.replay(*arguments), entry.copy()
+        put(before)
         results = self.step(*arguments)
-        if describe((results, *entry.state.copy())) != replayed:
+        if describe((results, [x for _, x in entry.copy()])) != describe((replayed, [x for _, x in after])):
             raise TraceError("a replay differs from the plain step: the step depends on something that is neither in its "
                              "arguments nor in its state")
         return results
 
 
-def compare(first: list[Any], tracer: Tracer) -> None:
+def compare(first: list[Any], second: list[Any], places: list[str]) -> None:
     """Raise TraceError unless both traces gave the same list."""
-    second = tracer.signature
-    if first == second:
-        return
-    i = next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)) - 1)
-    (one, *before), (two, *now) = first[i], second[i]
-    names = [f if isinstance(f, str) else name_of(f) for f in (one, two)]
-    what = (f"{names[0]} the first time, {names[1]} the second" if one != two else
-            f"{names[0]} of other shapes, numbers or constant arrays the first time ({before}) than the second ({now})")
-    raise TraceError(f"{tracer.places[i]}: the step is not the same list of calls each time: call {i} is {what}. A number "
-                     "that changes belongs in a Tensor or comes from backend.fresh; draws go through the backend's "
-                     "uniform, normal and choose")
+    for i, (a, b) in enumerate(zip(first, second)):  # a longer list has another call where the shorter returns
+        if a != b:
+            one, two = (x[0] if isinstance(x[0], str) else name_of(x[0]) for x in (a, b))
+            what = (f"{one} the first time, {two} the second" if one != two else
+                    f"{one} of other shapes, numbers or constant arrays the first time ({a[1:]}) than the second ({b[1:]})")
+            raise TraceError(f"the step is not the same list of calls each time: call {i} is {what}. A number that changes "
+                             "belongs in a Tensor or comes from backend.fresh; draws go through the backend's uniform, "
+                             "normal and choose", places[i])
