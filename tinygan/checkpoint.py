@@ -41,10 +41,8 @@ def save(path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mappin
     header["sha256"] = digest(header, arrays)
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
 
-    def write(file: Any) -> None:
-        np.savez(file, allow_pickle=False, **{HEADER: text, **arrays})
-
-    write_atomically(path, write)
+    members: dict[str, Any] = {HEADER: text, **arrays}  # numbers only; NumPy 2.0 knows no allow_pickle here
+    write_atomically(path, lambda file: np.savez(file, **members))
 
 
 def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
