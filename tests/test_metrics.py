@@ -126,7 +126,7 @@ def test_it_is_a_distance_of_distributions(rng):
     def distance(x, y):
         return sliced_wasserstein(x, y, np.random.default_rng(5))
 
-    assert distance(a, a[::-1]) == 0
+    assert distance(a, a[::-1]) < 1e-15  # the projections may be rounded in another order
     assert distance(a, np.repeat(a, 3, axis=0)) == pytest.approx(0, abs=1e-12)
     assert distance(a, b) == pytest.approx(distance(b, a), rel=1e-12)
     assert distance(3 * a, 3 * b) == pytest.approx(3 * distance(a, b), rel=1e-12)

@@ -77,7 +77,8 @@ def test_an_iteration_is_n_critic_steps_of_the_critic_and_one_of_the_generator(n
     trainer, steps = trainer_of(n_critic=n_critic, eager=True), []
     for player in ("critic", "generator"):
         step = getattr(trainer, f"{player}_step")
-        monkeypatch.setattr(trainer, f"{player}_step", lambda *fake, player=player, step=step: steps.append(player) or step(*fake))
+        monkeypatch.setattr(trainer, f"{player}_step",
+                            lambda *fake, player=player, step=step: steps.append(player) or step(*fake))
     trainer.iterate()
     assert steps == ["critic"] * n_critic + ["generator"] and trainer.step == 1
     assert trainer.critic_optimizer.steps == n_critic and trainer.generator_optimizer.steps == 1
