@@ -186,7 +186,7 @@ SLOPES = {"Sans": "Oblique", "SansMono": "Oblique", "Serif": "Italic"}
 FACES = ([f"DejaVu{family}{style}" for family, slope in SLOPES.items()
           for style in ("", "-Bold", f"-{slope}", f"-Bold{slope}")]
          + [f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")]
-         + ["cmr10", "cmb10", "cmti10", "cmss10", "cmtt10"])
+         + ["cmr10", "cmb10", "cmmi10", "cmss10", "cmtt10"])
 HEIGHTS = (17, 20, 23)  # of a face, in pixels
 CHARACTERS = string.digits + string.ascii_letters
 
