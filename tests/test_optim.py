@@ -261,3 +261,19 @@ def test_the_average_of_a_resting_network_is_the_network(rng):
     for _ in range(5):
         average.update()
     assert np.array_equal(average.network.weight.data, source.weight.data)
+
+
+def test_what_cannot_be_assigned_is_no_parameter():
+    w = Tensor(np.ones((2, 3)))
+    for wrong in (w.T, w * 2, np.ones(3)):
+        with pytest.raises(ValueError, match="no operation's results"):
+            SGD([wrong], 0.1)
+
+
+@pytest.mark.parametrize("data", [np.asfortranarray(np.ones((2, 3))), np.arange(6).reshape(2, 3).T, np.ones((3, 2))[:, ::-1],
+                                  np.broadcast_to(np.float32(1), (2, 3))], ids=["F", "transposed", "negative", "stride 0"])
+def test_parameters_move_whatever_the_layout_they_came_in(data):
+    w = Tensor(data)
+    before = w.data.copy()
+    SGD([w], 0.5).step([np.ones(w.shape, w.dtype)])
+    assert np.array_equal(w.data, before - 0.5)

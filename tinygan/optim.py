@@ -34,7 +34,8 @@ class Optimizer:
     """Base: ``step(grads)`` moves the parameters by ``-change``, which a subclass computes from the gradients.
 
     ``lr`` is a number or a schedule, a function of the number of steps taken before. Hyper-parameters are attributes
-    and may be changed between steps. Raises ValueError for no, repeated or mixed-dtype parameters and a negative lr.
+    and may be changed between steps. Raises ValueError for no, repeated or mixed-dtype parameters, for results of
+    operations among them and for a negative lr.
     """
 
     slots: tuple[str, ...] = ()  # names of the state vectors
@@ -45,6 +46,8 @@ class Optimizer:
         self.parameters = list(parameters)
         if not self.parameters or len(set(self.parameters)) < len(self.parameters):
             raise ValueError(f"{name}: expected at least one parameter, each once; got {len(self.parameters)}")
+        if not all(isinstance(p, Tensor) and p.is_leaf for p in self.parameters):
+            raise ValueError(f"{name}: parameters are Tensors, and no operation's results, which cannot be assigned")
         if len({p.dtype for p in self.parameters}) > 1:
             raise ValueError(f"{name}: the parameters have different dtypes; use one optimizer for each")
         if not callable(lr) and not lr >= 0:

@@ -78,6 +78,7 @@ class Tensor:
     shape = property(attrgetter("_data.shape"))
     dtype = property(attrgetter("_data.dtype"))
     ndim = property(attrgetter("_data.ndim"))
+    is_leaf = property(lambda self: self._primitive is None, doc="Is it no operation's result, and can be assigned?")
     size = property(attrgetter("_data.size"))
 
     # Comparisons give plain arrays: a mask is a constant.
