@@ -44,10 +44,10 @@ class Optimizer:
     def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule) -> None:
         name = type(self).__name__
         self.parameters = list(parameters)
-        if not self.parameters or len(set(self.parameters)) < len(self.parameters):
-            raise ValueError(f"{name}: expected at least one parameter, each once; got {len(self.parameters)}")
         if not all(isinstance(p, Tensor) and p.is_leaf for p in self.parameters):
             raise ValueError(f"{name}: parameters are Tensors, and no operation's results, which cannot be assigned")
+        if not self.parameters or len(set(self.parameters)) < len(self.parameters):
+            raise ValueError(f"{name}: expected at least one parameter, each once; got {len(self.parameters)}")
         if len({p.dtype for p in self.parameters}) > 1:
             raise ValueError(f"{name}: the parameters have different dtypes; use one optimizer for each")
         if not callable(lr) and not lr >= 0:
