@@ -203,6 +203,8 @@ BAD = {
     "device": (["train", "--device", "gpu7"], 2), "device number": (["train", "--device", "cuda:x"], 2),
     "resume nothing": (["train", "--resume", "nowhere"], 4), "resume a folder": (["train", "--resume", "."], 4),
     "resume with lr": (["train", "--resume", "run", "--lr", "1"], 2),
+    "resume to nothing": (["train", "--resume", "run", "--steps", "0"], 2),
+    "resume to below": (["train", "--resume", "run", "--steps", "-5"], 2),
     "resume to less": (["train", "--resume", "run", "--steps", "1"], 2),
     "sample nothing": (["sample", "nowhere", "-o", "x.npy"], 4), "sample text": (["sample", "text.csv", "-o", "x.npy"], 4),
     "sample none": (["sample", "run", "-n", "0", "-o", "x.npy"], 2), "sample to": (["sample", "run", "-o", "x.txt"], 2),

@@ -56,7 +56,7 @@ def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as fault:
-        raise OSError(fault.errno, fault.strerror, str(path)) from fault
+        raise OSError(fault.errno, fault.strerror or str(fault), str(path)) from fault
     finally:
         temporary.unlink(missing_ok=True)
     if hasattr(os, "O_DIRECTORY"):  # the rename itself, where folders can be synchronized

@@ -23,6 +23,7 @@ from . import __version__, backend, checkpoint, training
 from .cli import DIVERGED, USAGE, CommandError, hush
 from .gan import GAN
 
+FILES = ("run.json", "log.csv", "checkpoint.npz", "panel.png", "samples.npz")  # of a run
 SAVE_EVERY = 30.0  # seconds between checkpoints
 
 
@@ -54,6 +55,8 @@ def resume(options: argparse.Namespace) -> int:
              if getattr(options, name) is not None] + (["DATA"] if options.data else [])
     if fixed:
         raise CommandError(USAGE, f"{', '.join(fixed)} cannot change when a run is resumed; --steps and --device can")
+    if options.steps is not None and options.steps < 1:
+        raise CommandError(USAGE, f"steps must be a whole number of at least 1, got {options.steps}")
     gan, source = open_run(Path(options.resume), device=options.device, steps=options.steps, eager=options.eager)
     if gan.trainer_.step >= gan.steps:
         raise CommandError(USAGE, f"{options.resume} has done its {gan.trainer_.step} steps; give a larger --steps")
@@ -84,7 +87,7 @@ def new_folder(out: str | None, name: str) -> Path:
     """Make the run's folder: ``out``, or runs/name, runs/name-2, ...; no run is ever overwritten."""
     if out is not None:
         folder = Path(out)
-        if any((folder / file).exists() for file in ("run.json", "checkpoint.npz")):
+        if any((folder / name).exists() for name in FILES):
             raise CommandError(USAGE, f"--out {out} holds a run already; choose another folder, or --resume {out}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import backend
+from .checkpoint import write_atomically
 from .data import DataSet
 
 if TYPE_CHECKING:
@@ -60,15 +60,10 @@ def scatter(data: DataSet, samples: Any, title: str = "") -> Figure:
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a PNG, whole or not at all: a file already at ``path`` stays until the new one is complete."""
     from PIL import Image
-    path, drawn = Path(path), io.BytesIO()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
-    try:
-        picture.save(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, lambda file: picture.save(file, format="png"))
 
 
 # ------------------------------------------------------------------------------------------------ the parts

@@ -59,7 +59,7 @@ METHODS = {
     # The paper clips at 0.01 with a learning rate of 5e-5; these small networks on sharp data want more of both.
     "wgan": Method("WGAN with weight clipping (Arjovsky et al. 2017)", losses.wasserstein_critic,
                    losses.wasserstein_generator, RMSprop, lr=2e-3, n_critic=5, clip=0.1),
-    # The paper's weight is 10; its authors' code for toy data uses 0.1, which learns faster there.
+    # The paper's weight is 10; its authors' own code for toy data uses 0.1.
     "wgan-gp": Method("WGAN-GP (Gulrajani et al. 2017)", losses.wasserstein_critic,
                       losses.wasserstein_generator, lambda p, lr: adam(p, lr, 0.9), lr=4e-3, n_critic=5, penalty=0.1),
 }
