@@ -85,7 +85,7 @@ def available(names: list[str]) -> list[str]:
 def able(names: list[str], work: str) -> list[str]:
     """The peers that have a work's layers."""
     convolutional = isinstance(work_named(work), Convolutional)
-    return [n for n in names if not convolutional or n == "floor" or hasattr(PEERS[n], "convolutional")]
+    return [n for n in names if not convolutional or n == "floor" or hasattr(PEERS[n.partition("@")[0]], "convolutional")]
 
 
 def check(workers: list[Worker], work: str, unit: str) -> None:
