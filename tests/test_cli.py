@@ -280,10 +280,14 @@ def test_help_names_every_method_data_set_and_default(capsys):
         main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert all(name in text for name in (*training.METHODS, *tg.data.TOYS))
-    options = {"steps": "generator steps in total", "batch": "examples per step", "width": "units of a hidden layer",
-               "depth": "hidden layers"}
+    assert all(name in text for name in tg.data.IMAGES)
+    full = training.Config().resolved()
+    options = {"steps": "generator steps in total", "batch": "examples per step", "depth": "hidden layers of an mlp"}
     for name, words in options.items():
-        assert f"{words} (default: {getattr(training.Config, name)})" in text
+        assert f"{words} (default: {getattr(full, name)})" in text
+    image = training.Config().resolved(tg.data.image_array(np.zeros((2, 8, 8))))
+    assert f"hidden layer (default: {full.width}, for images {image.width})" in text
+    assert f"conv net's image ({training.WIDTHS['conv']})" in text
 
 
 def test_a_pipe_gets_plain_lines(empty_folder):

@@ -212,7 +212,8 @@ BAD = [
     ("structured.npy", npy_bytes(np.zeros(3, [("a", "f4"), ("b", "i4")])), "real numbers"),
     ("complex.npy", npy_bytes(X + 1j), "complex"),
     ("nan.npy", npy_bytes(np.where(X == 5, np.nan, X)), "row 1, column 1"),
-    ("images.npy", npy_bytes(np.zeros((4, 8, 8))), r"shape \(4, 8, 8\)"),
+    ("images.npy", npy_bytes(np.zeros((4, 7, 8))), "images of 7 x 8 pixels"),
+    ("cube.npy", npy_bytes(np.zeros((4, 8, 8, 8, 8))), r"shape \(4, 8, 8, 8, 8\)"),
     ("empty.npz", b"", "damaged"),
     ("garbage.npz", b"PK\x03\x04 and so on", "damaged"),
     ("cut.npz", npz_bytes(a=X)[:-30], "damaged"),
@@ -238,7 +239,7 @@ BAD = [
     ("field.csv", b"1\n" + b"x" * 1_000_000, "damaged"),
     ("binary.csv", npy_bytes(X), "damaged"),
     ("utf16.csv", "1,2\n3,4\n".encode("utf-16"), "damaged"),
-    ("notes.txt", b"1,2\n3,4\n", "unknown kind of file"),
+    ("notes.txt", b"1,2\n3,4\n", "not an IDX file"),
 ]
 
 
@@ -253,14 +254,33 @@ def test_bad_files_are_refused_in_one_short_line(tmp_path, name, content, says):
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.npy", "d.npz", "d"])
-def test_directories_are_refused(tmp_path, name):
+def test_directories_are_searched_for_pictures(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match="is a directory"):
+    with pytest.raises(DataError, match="expected at least two PNG or JPEG pictures, 0 of 0"):
         data.load(tmp_path / name)
 
 
+def test_arrays_are_points_or_images_by_their_dimensions(tmp_path):
+    images = np.arange(4 * 8 * 9, dtype=np.uint8).reshape(4, 8, 9)
+    np.save(tmp_path / "a.npy", images)
+    np.savez(tmp_path / "b.npz", X=images.reshape(4, -1))
+    a, b = data.load(tmp_path / "a.npy", channels=1), data.load(tmp_path / "b.npz")
+    assert (a.name, a.dim, a.shape) == ("a", 72, (1, 8, 9)) and (b.name, b.dim, b.shape) == ("b", 72, None)
+    np.testing.assert_array_equal(a.pixels[:, 0], images)
+    with pytest.raises(DataError, match="asked for size 8 and 3 channel"):
+        data.load(tmp_path / "a.npy", channels=3)
+
+
+@pytest.mark.parametrize("options", [{"size": 28}, {"channels": 1}, {"data_dir": "."}])
+def test_points_have_no_image_options(options, tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    for source in ("ring", tmp_path / "a.npy"):
+        with pytest.raises(DataError, match=f"--{next(iter(options)).replace('_', '-')} are for images"):
+            data.load(source, **options)
+
+
 @pytest.mark.parametrize("source, says", [
-    ("rings", "^unknown data 'rings' .*no such file.* ring, grid, swissroll"), ("", "directory"),
+    ("rings", "^unknown data 'rings' .*no such file.* ring, grid, swissroll"), ("", "unknown data ''"),
     ("nowhere/x.npy", "^nowhere/x.npy: No such file"), ("x.npz", "No such file"), ("x.csv", "No such file"),
     ("x" * 5000 + ".csv", "too long"), ("x" * 5000, "unknown data"), ("a\0b", "unknown data"),
 ])

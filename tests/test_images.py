@@ -158,7 +158,7 @@ def test_images_are_as_they_are_unless_they_come_from_a_folder(tmp_path):
 
 def test_a_gan_trains_on_images(tmp_path):
     gan = GAN("gan", steps=2, batch=4, width=8, seed=0).fit(image_array(PIXELS))
-    assert gan.sample(3).shape == (3, 72)
+    assert gan.sample(3).shape == (3, 1, 8, 9) and gan.sample(3).dtype == np.uint8
 
 
 # --------------------------------------------------------------------------------------------------- glyphs

@@ -314,7 +314,7 @@ def test_parameters_are_got_and_set():
     assert parameters["steps"] == 7 and parameters["lr"] == 0.1 and parameters["method"] == "wgan-gp"
     assert GAN(**parameters).get_params() == parameters
     assert gan.set_params(steps=9, method="gan") is gan and gan.get_params()["steps"] == 9
-    with pytest.raises(ValueError, match="GAN has no parameter 'epochs'; choose method, steps"):
+    with pytest.raises(ValueError, match="GAN has no parameter 'epochs'; choose method, net, steps"):
         gan.set_params(epochs=3)
 
 

@@ -42,13 +42,22 @@ def parser() -> Parser:
 
     p = command("train", "Train a GAN and write its pictures, samples, log and checkpoint into a folder.")
     p.add_argument("data", nargs="?", metavar="DATA",
-                   help="ring (the default), grid, swissroll, or a .npy, .npz or .csv file of points, one per row")
+                   help="points: ring (the default), grid, swissroll, a .npy, .npz or .csv file with one per row; images: "
+                        "glyphs, digits, mnist, fashion-mnist, a folder of PNG and JPEG pictures, a .npy or .npz array, an "
+                        "IDX file")
+    p.add_argument("--data-dir", metavar="DIR", help="where the files of mnist or fashion-mnist are (nothing is downloaded)")
+    p.add_argument("--size", type=int, metavar="N", help="side in pixels for a folder's pictures, 8 to 64 (default: 28)")
+    p.add_argument("--channels", type=int, metavar="N", help="a folder's pictures in grey, 1, or in colour, 3 (default: 1)")
+    p.add_argument("--net", metavar="NAME", help="mlp (the default), or conv, convolutions for images")
     p.add_argument("--method", metavar="NAME", help="wgan-gp (the default), wgan, gan or minimax")
     p.add_argument("--steps", type=int, metavar="N", help="generator steps in total (default: 5000)")
     p.add_argument("--seconds", type=float, metavar="T", help="instead of --steps: measure the speed, then fix the steps")
     p.add_argument("--batch", type=int, metavar="N", help="examples per step (default: 64)")
-    p.add_argument("--width", type=int, metavar="N", help="units of a hidden layer (default: 128)")
-    p.add_argument("--depth", type=int, metavar="N", help="hidden layers (default: 3)")
+    p.add_argument("--accumulate", type=int, metavar="K",
+                   help="add up the gradients of K batches before each step: K times the batch in the same memory")
+    p.add_argument("--width", type=int, metavar="N",
+                   help="units of a hidden layer (default: 128, for images 512), channels beside a conv net's image (64)")
+    p.add_argument("--depth", type=int, metavar="N", help="hidden layers of an mlp (default: 3)")
     p.add_argument("--latent", type=int, metavar="N", help="dimension of z (default: the data's, but 2 to 100)")
     p.add_argument("--lr", type=float, metavar="X", help="learning rate at the start, falls to 0 (default: the method's)")
     p.add_argument("--n-critic", type=int, metavar="N", help="critic steps per generator step (default: the method's)")
@@ -59,11 +68,17 @@ def parser() -> Parser:
     p.add_argument("--out", type=str, metavar="DIR", help="folder for the files (default: runs/DATA-METHOD-SEED)")
     p.add_argument("--resume", type=str, metavar="RUN", help="go on in RUN, up to --steps in total")
 
-    p = command("sample", "Draw new points from a trained generator, in the data's own units.")
+    p = command("sample", "Draw new points or images from a trained generator, in the data's own units.")
     p.add_argument("path", type=str, metavar="RUN", help="folder of a run, or a checkpoint")
     p.add_argument("-n", type=int, default=1000, metavar="N", help="how many (default: 1000)")
     p.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same points (default: 0)")
     p.add_argument("-o", type=str, required=True, metavar="FILE", help="FILE.png, .npy, .npz or .csv")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
+
+    p = command("walk", "Make a moving picture of a generator's samples along a path through its latent space.")
+    p.add_argument("path", type=str, metavar="RUN", help="folder of a run, or a checkpoint")
+    p.add_argument("-o", type=str, default="walk.gif", metavar="FILE", help="FILE.gif (default: walk.gif)")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, another path (default: 0)")
     p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
 
     p = command("evaluate", "Score a trained generator, beside the same scores of real data.")

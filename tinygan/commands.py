@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,12 +39,12 @@ def train(options: argparse.Namespace) -> int:
             raise CommandError(USAGE, "--seconds and --steps: give one of them")
         if not 0 < options.seconds < math.inf:
             raise CommandError(USAGE, f"--seconds must be a number above 0, got {options.seconds}")
-    source = options.data or "ring"
-    gan.prepare(source)  # complains about the options, the device and the data before anything else is done
-    speed = backend.tune_process(gan.width)
+    source, images = options.data or "ring", {name: getattr(options, name) for name in ("data_dir", "size", "channels")}
+    gan.prepare(source, **images, report=note)  # complains about the options, the device and the data before anything else
+    speed = tune(gan)
     if options.seconds is not None:
         gan.set_params(steps=steps_for(options.seconds, gan.trainer_))
-        gan.prepare(source)
+        gan.restart()
     folder = new_folder(options.out, f"{gan.data_.name}-{gan.method}-{gan.seed}")
     return run(gan, folder, source, speed)
 
@@ -51,7 +52,8 @@ def train(options: argparse.Namespace) -> int:
 def resume(options: argparse.Namespace) -> int:
     """``tinygan train --resume RUN [--steps N]``."""
     fixed = [f"--{name.replace('_', '-')}" for name in
-             ("method", "seconds", "batch", "width", "depth", "latent", "lr", "n_critic", "penalty", "seed", "out")
+             ("method", "net", "seconds", "batch", "accumulate", "width", "depth", "latent", "lr", "n_critic", "penalty",
+              "seed", "data_dir", "size", "channels", "out")
              if getattr(options, name) is not None] + (["DATA"] if options.data else [])
     if fixed:
         raise CommandError(USAGE, f"{', '.join(fixed)} cannot change when a run is resumed; --steps and --device can")
@@ -62,7 +64,18 @@ def resume(options: argparse.Namespace) -> int:
         raise CommandError(USAGE, f"{options.resume} has done its {gan.trainer_.step} steps; give a larger --steps")
     path = Path(options.resume)
     folder = path if path.is_dir() else path.parent
-    return run(gan, folder, source, backend.tune_process(gan.width))
+    return run(gan, folder, source, tune(gan))
+
+
+def tune(gan: GAN) -> str:
+    """``backend.tune_process`` for the networks of a run; the products of a convolution are those of wide layers."""
+    config = gan.trainer_.config
+    return backend.tune_process(config.width * (16 if config.net == "conv" else 1))
+
+
+def note(text: str) -> None:
+    """A line on stderr that is no error."""
+    print(f"tinygan: {text}", file=sys.stderr)
 
 
 def steps_for(seconds: float, trainer: training.Trainer) -> int:
@@ -207,16 +220,21 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
 
     def shape(network: Any) -> str:
         weights = [p for p in network.parameters() if p.ndim == 2]
-        return "-".join(str(n) for n in [weights[0].shape[0], *(w.shape[1] for w in weights)])
+        if c.net == "mlp":
+            return "-".join(str(n) for n in [weights[0].shape[0], *(w.shape[1] for w in weights)])
+        return f"{c.net} ({sum(p.size for p in network.parameters()):,} parameters)"
 
     penalty = f"  penalty {c.penalty:g}" if c.penalty is not None else ""
     clip = f"  weights within {t.method.clip:g}" if t.method.clip else ""
     asked = gan.device or os.environ.get("TINYGAN_DEVICE") or "auto"
     fallback = " (no GPU usable, see tinygan devices)" if asked == "auto" and t.device == "cpu" else ""
+    coupled = ", of which batch norm sees a part at a time" if t.generator.couples_examples else ""
+    parts = f" x {c.accumulate} accumulated{coupled}" if c.accumulate > 1 else ""
+    size = f" ({len(t.data.pixels):,} images {'x'.join(map(str, t.data.shape))})" if t.data.pixels is not None else ""
     return "\n".join([
-        f"tinygan {__version__}  {t.method.title}  data {gan.data_.name}  seed {c.seed}",
+        f"tinygan {__version__}  {t.method.title}  data {gan.data_.name}{size}  seed {c.seed}",
         f"device {t.device}{fallback}  numpy {np.__version__}  {speed}  {'eager' if t.eager else 'replayed'} steps",
-        f"generator {shape(t.generator)}  critic {shape(t.critic)}  batch {c.batch}  critic steps {c.n_critic}"
+        f"generator {shape(t.generator)}  critic {shape(t.critic)}  batch {c.batch}{parts}  critic steps {c.n_critic}"
         f"{penalty}{clip}  lr {c.lr:g} falling to 0",
         f"steps {t.step} to {c.steps}  writing to {folder}"])
 
@@ -268,15 +286,18 @@ def write_pictures(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]
     """panel.png and samples.npz; ``ideal`` holds the scores of real data."""
     from . import plots
 
-    samples = gan.sample(2500)
-    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=samples))
     t = gan.trainer_
-
-    def critic(points: np.ndarray) -> np.ndarray:
-        return backend.to_numpy(t.critic(backend.to_device(points.astype(np.float32), t.device)).data).reshape(-1)
-
+    samples = gan.sample(1000 if t.data.shape else 2500)
+    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=samples))
     title = f"{t.method.title}, {gan.data_.name}, seed {t.config.seed}, step {t.step:,}"
-    figure = plots.panel(gan.data_, samples, t.columns(), t.gradient_norms(2048), critic, title, ideal)
+    if t.data.shape:
+        walk = t.data.to_data_units(t.walk(stops=3, between=4)[:, 0])
+        figure = plots.image_panel(gan.data_, samples.reshape(len(samples), -1), t.moments, walk, t.columns(), title, ideal)
+    else:
+        def critic(points: np.ndarray) -> np.ndarray:
+            return backend.to_numpy(t.critic(backend.to_device(points.astype(np.float32), t.device)).data).reshape(-1)
+
+        figure = plots.panel(gan.data_, samples, t.columns(), t.gradient_norms(2048), critic, title, ideal)
     plots.save(figure, folder / "panel.png")
 
 
@@ -295,22 +316,25 @@ def results(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]) -> st
     if "sliced_wasserstein" in last:
         lines += [f"  sliced Wasserstein  {beside('sliced_wasserstein', '.4f')}"]
     return "\n".join([*lines, f"picture  {folder / 'panel.png'}", f"samples  {folder / 'samples.npz'}",
-                      f"next     tinygan sample {folder} -n 1000 -o samples.csv"])
+                      f"next     tinygan sample {folder} -n {'64 -o grid.png' if t.data.shape else '1000 -o samples.csv'}"])
 
 
 # ------------------------------------------------------------------------------- sample, evaluate, devices
 
 
-def open_run(path: Path, with_data: bool = True, **how: Any) -> tuple[GAN, str]:
-    """(the GAN of a run's folder or of a checkpoint, the source of its data); ``how`` goes to ``GAN.load``."""
+def open_run(path: Path, needs_data: Callable[[bool], bool] = lambda image: True, **how: Any) -> tuple[GAN, str]:
+    """(the GAN of a run's folder or of a checkpoint, the source of its data); ``how`` goes to ``GAN.load``.
+
+    The data are loaded if ``needs_data`` says so, told whether they are images.
+    """
     file = path / "checkpoint.npz" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         raise checkpoint.CheckpointError(path, "no checkpoint.npz in this folder")
-    described, _ = checkpoint.load(file)
-    source = described.get("data", {}).get("source")
-    if with_data and source is None:
+    described = checkpoint.load(file)[0].get("data", {})
+    source, wanted = described.get("source"), needs_data(bool(described.get("shape")))
+    if wanted and source is None:
         raise CommandError(USAGE, f"{file} was trained on an array, not on a file; use GAN.load(path, X=...) in Python")
-    return GAN.load(file, X=source if with_data else None, **how), source
+    return GAN.load(file, X=source if wanted else None, **how), source
 
 
 def sample(options: argparse.Namespace) -> int:
@@ -321,17 +345,40 @@ def sample(options: argparse.Namespace) -> int:
     kind = target.suffix.lower()
     if kind not in (".png", ".npy", ".npz", ".csv"):
         raise CommandError(USAGE, f"-o {options.o}: the name must end in .png, .npy, .npz or .csv")
-    gan, _ = open_run(Path(options.path), device=options.device, with_data=kind == ".png")
+    # Points are drawn over the real ones, images alone.
+    gan, _ = open_run(Path(options.path), lambda image: kind == ".png" and not image, device=options.device)
+    shape = gan.data_.shape
+    if kind == ".csv" and shape:
+        raise CommandError(USAGE, f"-o {options.o}: images go into .png, .npy or .npz")
     samples = gan.sample(options.n, options.seed)
     if kind == ".png":
         from . import plots
-        plots.save(plots.scatter(gan.data_, samples, f"{len(samples):,} samples, seed {options.seed}"), target)
+        if shape:
+            plots.save_images(samples.reshape(len(samples), -1), shape, target)
+        else:
+            plots.save(plots.scatter(gan.data_, samples, f"{len(samples):,} samples, seed {options.seed}"), target)
     elif kind == ".csv":
         checkpoint.write_atomically(target, lambda file: np.savetxt(file, samples, delimiter=",", fmt="%.9g"))
     else:
         save = np.save if kind == ".npy" else lambda file, array: np.savez(file, samples=array)
         checkpoint.write_atomically(target, lambda file: save(file, samples))
-    print(f"{len(samples)} samples of dimension {samples.shape[1]} written to {options.o}")
+    what = f"images of {'x'.join(map(str, shape))}" if shape else f"samples of dimension {samples.shape[1]}"
+    print(f"{len(samples)} {what} written to {options.o}")
+    return 0
+
+
+def walk(options: argparse.Namespace) -> int:
+    """``tinygan walk``."""
+    if options.seed < 0 or Path(options.o).suffix.lower() != ".gif":
+        raise CommandError(USAGE, f"--seed must be at least 0 and the name after -o end in .gif, got {options.seed} and "
+                                  f"{options.o}")
+    gan, _ = open_run(Path(options.path), lambda image: not image, device=options.device)
+    from . import plots
+
+    frames = gan.trainer_.walk(stops=5, between=12, n=16 if gan.data_.shape else 500, seed=options.seed)
+    rows = gan.data_.to_data_units(frames.reshape(-1, gan.data_.dim)).reshape(frames.shape)
+    plots.save_gif(plots.walk_frames(gan.data_, rows), options.o)
+    print(f"{len(frames)} frames written to {options.o}: a closed path through latent space, past five random latents")
     return 0
 
 

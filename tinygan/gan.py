@@ -13,19 +13,20 @@ from .training import Config, Trainer
 
 
 class GAN:
-    """A generative adversarial network for points of any dimension, on multilayer perceptrons.
+    """A generative adversarial network for points of any dimension and for images.
 
     The constructor only stores its arguments (those of ``training.Config``; None means the method's own setting);
     ``fit`` returns the object; what fitting makes ends in an underscore: ``trainer_``, ``generator_`` (the averaged
     one, in evaluation mode), ``critic_``, ``history_`` (the log, name -> column), ``data_``.
     """
 
-    def __init__(self, method: str = "wgan-gp", *, steps: int = Config.steps, batch: int = Config.batch,
-                 width: int = Config.width, depth: int = Config.depth, latent: int | None = None,
+    def __init__(self, method: str = "wgan-gp", *, net: str = "mlp", steps: int = Config.steps, batch: int = Config.batch,
+                 accumulate: int = 1, width: int | None = None, depth: int | None = None, latent: int | None = None,
                  lr: float | None = None, n_critic: int | None = None, penalty: float | None = None,
                  seed: int = 0, device: str | None = None, eager: bool = False) -> None:
-        self.method, self.steps, self.batch, self.width, self.depth = method, steps, batch, width, depth
-        self.latent, self.lr, self.n_critic, self.penalty = latent, lr, n_critic, penalty
+        self.method, self.net, self.steps, self.batch, self.accumulate = method, net, steps, batch, accumulate
+        self.width, self.depth, self.latent = width, depth, latent
+        self.lr, self.n_critic, self.penalty = lr, n_critic, penalty
         self.seed, self.device, self.eager = seed, device, eager
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -40,18 +41,27 @@ class GAN:
             setattr(self, name, value)
         return self
 
-    def prepare(self, X: Any) -> Trainer:
-        """The trainer for X at step 0: ``fit`` without the training."""
-        config = Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
-        config.resolved()  # complains before the data is read
+    def prepare(self, X: Any, **images: Any) -> Trainer:
+        """The trainer for X at step 0: ``fit`` without the training. ``images`` goes to ``data.load``."""
+        self._config().resolved()  # complains before the data is read
         X = os.fspath(X) if isinstance(X, os.PathLike) else X
-        self.source_ = None if not isinstance(X, str) else X if X in data.TOYS else os.path.abspath(X)
-        self.data_ = X if isinstance(X, data.DataSet) else data.load(X) if isinstance(X, str) else data.points(X)
-        self.trainer_ = Trainer(config, self.data_, backend.resolve_device(self.device), self.eager)
+        named = isinstance(X, str) and (X in data.TOYS or X in data.IMAGES)
+        self.source_ = X if named else os.path.abspath(X) if isinstance(X, str) else None
+        self.images_ = {name: images.get(name) for name in ("data_dir", "size", "channels")}
+        self.data_ = (X if isinstance(X, data.DataSet) else data.load(X, **images) if isinstance(X, str)
+                      else data.image_array(X) if np.ndim(X) > 2 else data.points(X))
+        return self.restart()
+
+    def restart(self) -> Trainer:
+        """A new trainer for the same data, at step 0."""
+        self.trainer_ = Trainer(self._config(), self.data_, backend.resolve_device(self.device), self.eager)
         return self.trainer_
 
+    def _config(self) -> Config:
+        return Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
+
     def fit(self, X: Any, y: Any = None) -> GAN:
-        """Train on X: an array (n, d), the name of a toy distribution ("ring", ...), or the path of a file of points.
+        """Train on X: points (n, d), images (``data.image_array``), or whatever ``data.load`` takes, such as "ring".
 
         Raises ``data.DataError`` for unusable data, ValueError for unusable parameters, ``training.Diverged``.
         """
@@ -60,9 +70,14 @@ class GAN:
         return self
 
     def sample(self, n: int = 1, seed: int = 0) -> np.ndarray:
-        """n new points in the data's own units: (n, d). The same seed gives the same points."""
+        """n new points (n, d) in the data's own units, or images (n, c, h, w) uint8. The same seed gives the same ones."""
         trainer = self._fitted()
-        return self.data_.to_data_units(trainer.sample(n, seed))
+        return self.units(trainer.sample(n, seed))
+
+    def units(self, x: Any) -> np.ndarray:
+        """Points in the networks' units (n, dim) as ``sample`` gives them."""
+        x = self.data_.to_data_units(x)
+        return x if self.data_.shape is None else np.clip(np.rint(x), 0, 255).astype(np.uint8).reshape(-1, *self.data_.shape)
 
     @property
     def generator_(self) -> Any:
@@ -89,7 +104,8 @@ class GAN:
         arrays, values = self._fitted().state_dict()
         arrays |= {"data/mean": self.data_.mean, "data/scale": self.data_.scale}
         checkpoint.save(path, {"tinygan": __version__, "config": asdict(self.trainer_.config), "values": values,
-                               "data": {"name": self.data_.name, "dim": self.data_.dim, "source": self.source_}}, arrays)
+                               "data": {"name": self.data_.name, "dim": self.data_.dim, "shape": self.data_.shape,
+                                        "source": self.source_, **self.images_}}, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | None = None, X: Any = None, steps: int | None = None,
@@ -105,9 +121,10 @@ class GAN:
             gan = cls(**config, device=device, eager=eager)
             known = data.TOYS[described["name"]]() if described["name"] in data.TOYS else data.DataSet(
                 name=described["name"], dim=described["dim"], draw=_no_data, mean=arrays["data/mean"],
-                scale=arrays["data/scale"])
-            trainer = gan.prepare(known if X is None else X)
-            gan.source_ = gan.source_ or described["source"]
+                scale=arrays["data/scale"], shape=tuple(described["shape"]) if described["shape"] else None)
+            images = {name: described[name] for name in ("data_dir", "size", "channels")}
+            trainer = gan.prepare(known) if X is None else gan.prepare(X, **images)
+            gan.source_, gan.images_ = gan.source_ or described["source"], images
             if not (np.array_equal(gan.data_.mean, arrays["data/mean"])
                     and np.array_equal(gan.data_.scale, arrays["data/scale"])):
                 raise data.DataError(f"{X}: not the data that this GAN was trained on (another mean or scale)")

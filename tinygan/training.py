@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from . import backend, init, losses, metrics
+from . import backend, losses, metrics, networks
 from .data import DataSet
-from .layers import Dense, ReLU, Sequential
 from .optim import Adam, ExponentialMovingAverage, Optimizer, RMSprop, WeightClip, linear
 from .program import Program
 from .tensor import grad
@@ -25,6 +24,7 @@ from .tensor import grad
 COLUMNS = ("step", "seconds", "critic_loss", "generator_loss", "w_estimate", "penalty", "gradient_norm", "modes",
            "high_quality", "reverse_kl", "sliced_wasserstein")
 ROWS, EVALUATIONS = 500, 50  # of a run's log, at most
+KEPT, MOMENTS = 10, 8  # latents whose images are kept, at so many moments of a run
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Method:
     n_critic: int = 1
     penalty: float | None = None  # weight of the gradient penalty, None where the method has none
     clip: float | None = None  # limit of the critic's weights
+    images: Mapping[str, Any] = field(default_factory=dict)  # settings that are others for images
 
     @property
     def wasserstein(self) -> bool:
@@ -53,7 +54,7 @@ def adam(parameters: Any, lr: Any, second: float = 0.999) -> Adam:
 
 METHODS = {
     "gan": Method("non-saturating GAN (Goodfellow et al. 2014)", losses.nonsaturating_discriminator,
-                  losses.nonsaturating_generator, adam, lr=1e-3),
+                  losses.nonsaturating_generator, adam, lr=1e-3, images={"lr": 2e-4}),
     "minimax": Method("minimax GAN (Goodfellow et al. 2014)", losses.minimax_discriminator,
                       losses.minimax_generator, adam, lr=2e-4),
     # The paper clips at 0.01 with a learning rate of 5e-5; these small networks on sharp data want more of both.
@@ -61,38 +62,55 @@ METHODS = {
                    losses.wasserstein_generator, RMSprop, lr=2e-3, n_critic=5, clip=0.1),
     # The paper's weight is 10; its authors' own code for toy data uses 0.1.
     "wgan-gp": Method("WGAN-GP (Gulrajani et al. 2017)", losses.wasserstein_critic,
-                      losses.wasserstein_generator, lambda p, lr: adam(p, lr, 0.9), lr=4e-3, n_critic=5, penalty=0.1),
+                      losses.wasserstein_generator, lambda p, lr: adam(p, lr, 0.9), lr=4e-3, n_critic=5, penalty=0.1,
+                      images={"lr": 1e-3, "penalty": 10.0}),
 }
+WIDTHS = {"mlp": 128, "conv": 64}  # of the networks: units of a layer, channels of the layer next to the image
 
 
 @dataclass(frozen=True)
 class Config:
-    """The choices that make a run repeatable. None means the method's own setting; for ``latent`` the data's dimension."""
+    """The choices that make a run repeatable. None means the method's own setting for the data.
+
+    A step's batch is ``accumulate`` times ``batch`` examples, ``batch`` of which are in memory at a time.
+    """
 
     method: str = "wgan-gp"
+    net: str = "mlp"
     steps: int = 5000
     batch: int = 64
-    width: int = 128
-    depth: int = 3
+    accumulate: int = 1
+    width: Any = None
+    depth: Any = None
     latent: Any = None
     lr: Any = None
     n_critic: Any = None
     penalty: Any = None
     seed: int = 0
 
-    def resolved(self, dim: int = 2) -> Config:
-        """The same with every None replaced. Raises ValueError for an unknown method or a value out of range."""
+    def resolved(self, data: DataSet | None = None) -> Config:
+        """The same with every None replaced. Raises ValueError for an unknown name or a value out of range."""
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; choose {', '.join(METHODS)}")
         method = METHODS[self.method]
         if self.penalty is not None and method.penalty is None:
             raise ValueError(f"method {self.method} has no gradient penalty; leave penalty out or use wgan-gp")
-        full = replace(self, lr=method.lr if self.lr is None else self.lr,
-                       n_critic=method.n_critic if self.n_critic is None else self.n_critic,
-                       latent=min(max(2, dim), 100) if self.latent is None else self.latent,
-                       penalty=method.penalty if self.penalty is None else self.penalty)
-        for name, least in {"steps": 1, "batch": 1, "width": 1, "depth": 0, "latent": 1, "n_critic": 1, "seed": 0}.items():
+        if self.net not in WIDTHS:
+            raise ValueError(f"unknown net {self.net!r}; choose {', '.join(WIDTHS)}")
+        if self.net == "conv" and self.depth is not None:
+            raise ValueError("the depth of net conv follows from the size of the images; leave depth out or use mlp")
+        if self.net == "conv" and data is not None and data.shape is None:
+            raise ValueError(f"net conv is for images, and {data.name} has none; use net mlp")
+        image, dim = (False, 2) if data is None else (data.shape is not None, data.dim)
+        own = {"lr": method.lr, "n_critic": method.n_critic, "penalty": method.penalty, "latent": min(max(2, dim), 100),
+               "width": WIDTHS[self.net] * (4 if image and self.net == "mlp" else 1),
+               "depth": 3 if self.net == "mlp" else None} | (method.images if image else {})
+        full = replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
+        for name, least in {"steps": 1, "batch": 1, "accumulate": 1, "width": 1, "depth": 0, "latent": 1, "n_critic": 1,
+                            "seed": 0}.items():
             value = getattr(full, name)
+            if name == "depth" and full.net == "conv":
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         for name in ("lr", "penalty"):
@@ -109,13 +127,6 @@ class Diverged(ArithmeticError):
         super().__init__(f"training diverged at step {step}: the {quantity} is not finite")
 
 
-def mlp(d_in: int, width: int, depth: int, d_out: int, rng: backend.Generator) -> Sequential:
-    """A multilayer perceptron: ``depth`` hidden layers of ``width`` rectifiers, then a linear layer."""
-    sizes = [d_in] + [width] * depth
-    hidden = [layer for a, b in zip(sizes, sizes[1:]) for layer in (Dense(a, b, rng=rng), ReLU())]
-    return Sequential(*hidden, Dense(sizes[-1], d_out, rng=rng, init=init.glorot_uniform))
-
-
 class Trainer:
     """Trains a generator against a critic on a data set; ``train`` yields a row of the log now and then.
 
@@ -123,13 +134,19 @@ class Trainer:
     """
 
     def __init__(self, config: Config, data: DataSet, device: str = "cpu", eager: bool = False) -> None:
-        self.config = config = config.resolved(data.dim)
+        self.config = config = config.resolved(data)
         self.method = METHODS[config.method]
         self.data, self.device = data, device
         start, run = np.random.SeedSequence(config.seed).spawn(2)
         rng = backend.generator(start, device)
-        self.generator = mlp(config.latent, config.width, config.depth, data.dim, rng)
-        self.critic = mlp(data.dim, config.width, config.depth, 1, rng)
+        if config.net == "conv":
+            assert data.shape is not None
+            self.generator = networks.conv_generator(config.latent, data.shape, config.width, rng)
+            # The penalties are on the gradient of each score alone, so no layer may couple the examples.
+            self.critic = networks.conv_critic(data.shape, config.width, config.penalty is None, rng)
+        else:
+            self.generator = networks.mlp_generator(config.latent, data, config.width, config.depth, rng)
+            self.critic = networks.mlp_critic(data, config.width, config.depth, rng)
         self.rng = backend.generator(run, device)
         self.average = ExponentialMovingAverage(self.generator)
         schedule = linear(config.lr, config.steps)
@@ -142,45 +159,80 @@ class Trainer:
         self.compute = self.iteration if self.eager else Program(self.iteration, state)
         self.step, self.seconds, self.stop = 0, 0.0, False
         self.history: list[tuple[float, ...]] = []
+        self.moments: list[tuple[int, np.ndarray]] = []  # (step, images of the same latents then, uint8)
 
     # ------------------------------------------------------------------------------- one iteration
 
     def real(self) -> backend.Array:
-        """A batch of the data."""
+        """The data of a step."""
         return backend.fresh(self.draw, backend.host_generator(self.rng))
 
     def draw(self, rng: np.random.Generator) -> backend.Array:
-        return backend.to_device(self.data.draw(rng, self.config.batch), self.device)
+        return backend.to_device(self.data.draw(rng, self.config.accumulate * self.config.batch), self.device)
 
-    def latent(self, batches: int = 1) -> backend.Array:
-        """z ~ N(0, I) for some batches."""
-        return backend.normal(self.rng, (batches * self.config.batch, self.config.latent))
+    def latent(self, steps: int = 1) -> backend.Array:
+        """z ~ N(0, I) for some steps."""
+        return backend.normal(self.rng, (steps * self.config.accumulate * self.config.batch, self.config.latent))
 
-    def critic_step(self, fake: backend.Array) -> dict[str, Any]:
-        """Move the critic once; returns its columns of the log. The fakes are constants, the generator is not touched."""
-        real, n = self.real(), len(fake)
-        scores = self.critic(np.concatenate([real, fake]))  # in one pass: no layer couples the examples
-        loss = self.method.critic_loss(scores[:n], scores[n:])
+    def fake(self, z: backend.Array) -> backend.Array:
+        """G(z) as an array, so that no graph leads to the generator.
+
+        In one pass, but batch by batch where a layer couples the examples or ``accumulate`` asks for little memory.
+        """
+        n = self.config.batch
+        if self.config.accumulate == 1 and not self.generator.couples_examples:
+            return self.generator(z).data
+        return np.concatenate([self.generator(z[i:i + n]).data for i in range(0, len(z), n)])
+
+    def scores(self, real: backend.Array, fake: Any) -> tuple[Any, Any]:
+        """The critic's scores of both, in one pass where no layer couples the examples."""
+        if self.critic.couples_examples:
+            return self.critic(real), self.critic(fake)
+        scores = self.critic(np.concatenate([real, fake]))
+        return scores[:len(real)], scores[len(real):]
+
+    def critic_gradients(self, real: backend.Array, fake: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
+        """(the gradients of the critic's loss, its columns of the log); the fakes are constants."""
+        loss = self.method.critic_loss(*self.scores(real, fake))
         total, columns = loss, {"w_estimate": -loss.data} if self.method.wasserstein else {}
         if self.config.penalty is not None:
             penalty = losses.gradient_penalty(self.critic, real, fake, rng=self.rng)
             total, columns["penalty"] = loss + self.config.penalty * penalty, penalty.data
-        self.critic_optimizer.step(grad(total, self.critic.parameters()))
+        return grad(total, self.critic.parameters()), {"critic_loss": total.data} | columns
+
+    def generator_gradients(self, z: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
+        """(the gradients of the generator's loss, its column of the log)."""
+        loss = self.method.generator_loss(self.critic(self.generator(z)))
+        return grad(loss, self.generator.parameters()), {"generator_loss": loss.data}
+
+    def averaged(self, gradients: Callable[..., Any], *arrays: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
+        """Gradients and columns of a large batch from those of its ``accumulate`` parts: the mean, as losses are means."""
+        n, k = self.config.batch, self.config.accumulate
+        total, columns = gradients(*(a[:n] for a in arrays))
+        for i in range(n, k * n, n):
+            more, other = gradients(*(a[i:i + n] for a in arrays))
+            total, columns = [a + b for a, b in zip(total, more)], {name: columns[name] + other[name] for name in columns}
+        return (total, columns) if k == 1 else ([a / k for a in total], {name: v / k for name, v in columns.items()})
+
+    def critic_step(self, fake: backend.Array) -> dict[str, Any]:
+        """Move the critic once; returns its columns of the log. The generator is not touched."""
+        gradients, columns = self.averaged(self.critic_gradients, self.real(), fake)
+        self.critic_optimizer.step(gradients)
         if self.clip:
             self.clip.step()
-        return {"critic_loss": total.data} | columns
+        return columns
 
     def generator_step(self) -> dict[str, Any]:
-        """Move the generator once, and its average; returns its column of the log. The critic is not touched."""
-        loss = self.method.generator_loss(self.critic(self.generator(self.latent())))
-        self.generator_optimizer.step(grad(loss, self.generator.parameters()))
+        """Move the generator once, and its average; returns its column of the log. The critic's weights are not touched."""
+        gradients, columns = self.averaged(self.generator_gradients, self.latent())
+        self.generator_optimizer.step(gradients)
         self.average.update()
-        return {"generator_loss": loss.data}
+        return columns
 
     def iteration(self) -> dict[str, Any]:
-        """n_critic steps of the critic, on fakes from one pass of the generator, then one step of the generator."""
-        n = self.config.batch
-        fakes = self.generator(self.latent(self.config.n_critic)).data  # an array: no graph leads to the generator
+        """n_critic steps of the critic, all on fakes of the same generator, then one step of the generator."""
+        n = self.config.accumulate * self.config.batch
+        fakes = self.fake(self.latent(self.config.n_critic))
         for i in range(self.config.n_critic):
             columns = self.critic_step(fakes[i * n:(i + 1) * n])
         return columns | self.generator_step()
@@ -209,6 +261,7 @@ class Trainer:
                 row = dict.fromkeys(COLUMNS, math.nan) | {"step": self.step, "seconds": self.seconds} | columns
                 if evaluating:
                     row |= self.evaluate()
+                    self.remember()
                 self.history.append(tuple(row[name] for name in COLUMNS))
                 yield row
         self.check_finite()
@@ -226,12 +279,38 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------- measuring
 
+    def generate(self, z: np.ndarray) -> np.ndarray:
+        """Latents (n, latent) -> the averaged generator's points, in the networks' units: (n, d), both on the host."""
+        size = 4096 if self.config.net == "mlp" else 128  # at a time
+        parts = [self.average.network(backend.to_device(z[i:i + size], self.device)).data for i in range(0, len(z), size)]
+        return np.concatenate([backend.to_numpy(p) for p in parts]) if parts else np.zeros((0, self.data.dim), np.float32)
+
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """n samples of the averaged generator, in the networks' units: (n, d) on the host."""
-        rng = backend.generator(seed, self.device)
-        parts = [self.average.network(backend.normal(rng, (min(4096, n - i), self.config.latent))).data
-                 for i in range(0, n, 4096)]
-        return np.concatenate([backend.to_numpy(p) for p in parts]) if parts else np.zeros((0, self.data.dim), np.float32)
+        return self.generate(np.random.default_rng(seed).standard_normal((n, self.config.latent), np.float32))
+
+    def walk(self, stops: int = 5, between: int = 12, n: int = 1, seed: int = 0) -> np.ndarray:
+        """n closed paths through latent space, past random latents: (stops * between, n, d), in the networks' units.
+
+        From stop to stop along the arc, slerp(a, b, t) = (sin((1 - t) w) a + sin(t w) b) / sin(w), w the angle between a
+        and b (Shoemake 1985): in many dimensions a normal latent's length is nearly fixed, and the straight line between
+        two of them passes through lengths that the generator never saw (White 2016).
+        """
+        a = np.random.default_rng(seed).standard_normal((stops, 1, n, self.config.latent))
+        b = np.roll(a, -1, axis=0)
+        t = np.linspace(0, 1, between, endpoint=False)[:, None, None]
+        lengths = np.linalg.norm(a, axis=-1, keepdims=True) * np.linalg.norm(b, axis=-1, keepdims=True)
+        w = np.arccos(np.clip((a * b).sum(axis=-1, keepdims=True) / lengths, -1, 1))
+        w = np.clip(w, 1e-6, np.pi - 1e-6)  # parallel latents: the limit
+        path = (np.sin((1 - t) * w) * a + np.sin(t * w) * b) / np.sin(w)
+        return self.generate(path.reshape(-1, self.config.latent).astype(np.float32)).reshape(stops * between, n, -1)
+
+    def remember(self) -> None:
+        """Keep images of the same latents, at ``MOMENTS`` moments of the run."""
+        moment = self.step * MOMENTS // self.config.steps
+        if self.data.shape and moment > (self.moments[-1][0] * MOMENTS // self.config.steps if self.moments else -1):
+            images = self.data.to_data_units(self.sample(KEPT))
+            self.moments.append((self.step, np.clip(np.rint(images), 0, 255).astype(np.uint8)))
 
     def gradient_norms(self, n: int = 512) -> np.ndarray:
         """Lengths of the critic's gradient at n interpolates between data and samples."""
@@ -257,6 +336,8 @@ class Trainer:
         arrays = {f"{part}/{name}": value for part, holder in self.parts().items()
                   for name, value in holder.state_dict().items()}
         arrays["history"] = np.array(self.history, dtype=float).reshape(-1, len(COLUMNS))
+        arrays["moments/steps"] = np.array([step for step, _ in self.moments], dtype=np.int64)
+        arrays["moments/images"] = np.array([kept for _, kept in self.moments], np.uint8).reshape(-1, KEPT, self.data.dim)
         return arrays, {"step": self.step, "seconds": self.seconds, "average_updates": self.average.updates,
                         "rng": backend.host_generator(self.rng).bit_generator.state}
 
@@ -267,6 +348,7 @@ class Trainer:
         for part, holder in self.parts().items():
             holder.load_state_dict({name[len(part) + 1:]: v for name, v in arrays.items() if name.startswith(part + "/")})
         self.history = [tuple(row) for row in arrays["history"].tolist()]
+        self.moments = list(zip(arrays["moments/steps"].tolist(), arrays["moments/images"]))
         self.step, self.seconds = int(values["step"]), float(values["seconds"])
         self.average.updates = int(values["average_updates"])
         backend.host_generator(self.rng).bit_generator.state = values["rng"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from array import array as flat_array
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from .. import backend
-from .toy import TOYS, DataSet
+from .toy import DataSet
 
 
 class DataError(ValueError):
@@ -69,25 +67,13 @@ def _rows_of_numbers(array: Any, name: str) -> np.ndarray:
     return values
 
 
-def load(source: str | os.PathLike[str]) -> DataSet:
-    """The data set of a toy's name (``TOYS``) or of the points in a .npy, .npz or .csv file.
-
-    A .npz holds one array, or one named ``samples`` or ``X``. A .csv has one point a line, columns separated by commas
-    (or semicolons, or tabs), with or without a header line. Raises DataError for everything else.
-    """
-    if str(source) in TOYS:
-        return TOYS[str(source)]()
-    path = Path(source)
-    read = _READERS.get(path.suffix.lower())
-    if os.path.isdir(path):
-        raise DataError(f"{path}: is a directory; name a .npy, .npz or .csv file")
-    if read is None and not os.path.exists(path):
-        raise DataError(f"unknown data {str(source)!r} (and no such file exists); choose {', '.join(TOYS)}, "
-                        "or a .npy, .npz or .csv file")
-    if read is None:
+def read(path: Path) -> np.ndarray:
+    """The array in a .npy, .npz or .csv file. Raises DataError for everything else."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
         raise DataError(f"{path}: unknown kind of file; expected .npy, .npz or .csv")
     try:
-        values = read(path)
+        return reader(path)
     except DataError:
         raise
     except OSError as error:
@@ -96,8 +82,6 @@ def load(source: str | os.PathLike[str]) -> DataSet:
         raise DataError(f"{path}: does not fit into memory; give a part of it") from error
     except Exception as error:  # what a damaged file makes the parsers raise is no closed list, and misleads
         raise DataError(f"{path}: damaged, or not a {path.suffix.lower()} file; save it again") from error
-    name = path.name if path.stem in TOYS else path.stem  # ring.csv is not the ring
-    return replace(points(values, str(path)), name=name)
 
 
 def _read_npy(path: Path) -> np.ndarray:

@@ -95,10 +95,15 @@ def load_images(source: str | os.PathLike[str], data_dir: str | os.PathLike[str]
         return folder(name, size or 28, channels or 1, report)
     else:
         data = _file(name)
+    return as_asked(data, size, channels)
+
+
+def as_asked(data: DataSet, size: int | None, channels: int | None) -> DataSet:
+    """The same data set; DataError if its images have another size, or other channels, than asked for."""
     assert data.shape is not None
-    if size not in (None, *data.shape[1:]) or channels not in (None, data.shape[0]):
-        c, h, w = data.shape
-        raise DataError(f"{name}: images of {h} x {w} pixels with {c} channel(s), asked for size {size or h} and "
+    c, h, w = data.shape
+    if size not in (None, h, w) or channels not in (None, c):
+        raise DataError(f"{data.name}: images of {h} x {w} pixels with {c} channel(s), asked for size {size or h} and "
                         f"{channels or c} channel(s); only pictures of a folder are converted")
     return data
 
