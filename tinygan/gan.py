@@ -119,7 +119,8 @@ class GAN:
             described, config = header["data"], header["config"]
             config["steps"] = steps or config["steps"]
             gan = cls(**config, device=device, eager=eager)
-            known = data.TOYS[described["name"]]() if described["name"] in data.TOYS else data.DataSet(
+            toy = described["name"] in data.TOYS and not described["shape"]  # images may be called ring, too
+            known = data.TOYS[described["name"]]() if toy else data.DataSet(
                 name=described["name"], dim=described["dim"], draw=_no_data, mean=arrays["data/mean"],
                 scale=arrays["data/scale"], shape=tuple(described["shape"]) if described["shape"] else None)
             images = {name: described[name] for name in ("data_dir", "size", "channels")}

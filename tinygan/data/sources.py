@@ -26,7 +26,7 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     name, path = os.fspath(source), Path(source)
     given = [f"--{word}" for word, value in (("data-dir", data_dir), ("size", size), ("channels", channels))
              if value is not None]
-    if name in IMAGES or os.path.isdir(name):
+    if name in IMAGES or name not in TOYS and os.path.isdir(name):
         return load_images(name, data_dir, size, channels, report)
     table = path.suffix.lower() in (".npy", ".npz", ".csv")
     if name not in TOYS and not table and not os.path.exists(name):
