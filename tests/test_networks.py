@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from tinygan import GAN, backend, commands, data, networks
+from tinygan import GAN, commands, data, networks
 from tinygan.layers import BatchNorm
 from tinygan.optim import SGD, ExponentialMovingAverage, WeightClip
 from tinygan.tensor import Tensor
