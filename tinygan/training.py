@@ -104,7 +104,7 @@ class Config:
         image, dim = (False, 2) if data is None else (data.shape is not None, data.dim)
         own = {"lr": method.lr, "n_critic": method.n_critic, "penalty": method.penalty, "latent": min(max(2, dim), 100),
                "width": WIDTHS[self.net] * (4 if image and self.net == "mlp" else 1),
-               "depth": 3 if self.net == "mlp" else None} | (method.images if image else {})
+               "depth": 3 if self.net == "mlp" else None} | dict(method.images if image else {})
         full = replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
         for name, least in {"steps": 1, "batch": 1, "accumulate": 1, "width": 1, "depth": 0, "latent": 1, "n_critic": 1,
                             "seed": 0}.items():
@@ -131,6 +131,7 @@ class Trainer:
     """Trains a generator against a critic on a data set; ``train`` yields a row of the log now and then.
 
     An iteration is traced twice and then replayed as a ``Program``: the same bits, faster. ``eager`` turns that off.
+    Of accumulated batches, the gradients of one part are.
     """
 
     def __init__(self, config: Config, data: DataSet, device: str = "cpu", eager: bool = False) -> None:
@@ -156,7 +157,10 @@ class Trainer:
         self.clip = WeightClip(self.critic.parameters(), self.method.clip) if self.method.clip else None
         self.eager = eager or device != "cpu"  # no replay has been tried on a GPU yet
         state = [*self.parts().values(), self.average, self.clip, self.rng]
-        self.compute = self.iteration if self.eager else Program(self.iteration, state)
+        self.compute = self.iteration if self.eager or config.accumulate > 1 else Program(self.iteration, state)
+        if not self.eager and config.accumulate > 1:  # a list of all parts would need the memory of them all
+            for name in ("critic_gradients", "generator_gradients"):
+                setattr(self, name, Program(getattr(self, name), [self.generator, self.critic, self.rng]))
         self.step, self.seconds, self.stop = 0, 0.0, False
         self.history: list[tuple[float, ...]] = []
         self.moments: list[tuple[int, np.ndarray]] = []  # (step, images of the same latents then, uint8)
