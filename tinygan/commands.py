@@ -230,7 +230,7 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
     fallback = " (no GPU usable, see tinygan devices)" if asked == "auto" and t.device == "cpu" else ""
     coupled = ", of which batch norm sees a part at a time" if t.generator.couples_examples else ""
     parts = f" x {c.accumulate} accumulated{coupled}" if c.accumulate > 1 else ""
-    size = f" ({len(t.data.pixels):,} images {'x'.join(map(str, t.data.shape))})" if t.data.pixels is not None else ""
+    size = f" ({len(t.data.pixels):,} images {'x'.join(map(str, t.data.shape or ()))})" if t.data.pixels is not None else ""
     return "\n".join([
         f"tinygan {__version__}  {t.method.title}  data {gan.data_.name}{size}  seed {c.seed}",
         f"device {t.device}{fallback}  numpy {np.__version__}  {speed}  {'eager' if t.eager else 'replayed'} steps",
