@@ -12,7 +12,8 @@ from tinygan.testing import Inconclusive, check_vjp, gradcheck
 from tinygan.testing.compositions import COMPOSITIONS
 from tinygan.testing.samplers import Picker
 
-WITHOUT_VALUES = {"functional.pair", "functional.normalize", "layers.Module"}  # of arguments; inside the norms; the base
+WITHOUT_VALUES = {"functional.pair", "functional.normalize", "layers.Module",
+                  "layers.Affine"}  # of arguments; inside the norms; the bases
 
 
 def test_every_function_layer_and_loss_has_a_sampler():

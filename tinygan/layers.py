@@ -95,7 +95,22 @@ class Module:
         return any(module.couples and module.training for module in self.modules())
 
 
-class Dense(Module):
+class Affine(Module):
+    """Base of the layers that are linear in a ``weight``, plus a ``bias``. ``outputs`` is the weight's axis of outputs."""
+
+    outputs = -1
+    weight: Tensor
+    bias: Tensor
+
+    def affine(self, x: Any, weight: Any) -> Any:
+        """The layer's function with another weight in the place of its own."""
+        raise NotImplementedError(f"{type(self).__name__} does not define affine")
+
+    def forward(self, x: Any) -> Any:
+        return self.affine(x, self.weight)
+
+
+class Dense(Affine):
     """x W + b: (n, d_in) -> (n, d_out). ``init`` makes the weights of shape (d_in, d_out); the bias starts at 0."""
 
     def __init__(self, d_in: int, d_out: int, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
@@ -103,13 +118,13 @@ class Dense(Module):
         self.weight = Tensor(init((d_in, d_out), rng, dtype))
         self.bias = Tensor(backend.zeros((d_out,), dtype, backend.device_for(rng)))
 
-    def forward(self, x: Any) -> Any:
-        if x.ndim < 2 or x.shape[-1] != self.weight.shape[0]:
-            raise ValueError(f"Dense: expected input of shape (n, {self.weight.shape[0]}), got {x.shape}")
-        return ops.matmul(x, self.weight) + self.bias
+    def affine(self, x: Any, weight: Any) -> Any:
+        if x.ndim < 2 or x.shape[-1] != weight.shape[0]:
+            raise ValueError(f"Dense: expected input of shape (n, {weight.shape[0]}), got {x.shape}")
+        return ops.matmul(x, weight) + self.bias
 
 
-class Conv2d(Module):
+class Conv2d(Affine):
     """Cross-correlation with weights (kh, kw, c_in, c_out), plus a bias: (n, c_in, h, w) -> (n, c_out, oh, ow).
 
     oh = (h + 2 padding - kh) // stride + 1, see ``functional.conv2d``; ``kernel``, ``stride`` and ``padding`` are a number
@@ -122,16 +137,18 @@ class Conv2d(Module):
         self.weight = Tensor(init((*functional.pair(kernel), c_in, c_out), rng, dtype))
         self.bias = Tensor(backend.zeros((c_out,), dtype, backend.device_for(rng)))
 
-    def forward(self, x: Any) -> Any:
-        return functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+    def affine(self, x: Any, weight: Any) -> Any:
+        return functional.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
-class ConvTranspose2d(Module):
+class ConvTranspose2d(Affine):
     """The adjoint of a convolution, plus a bias: (n, c_in, h, w) -> (n, c_out, (h - 1) stride + kh - 2 padding, ...).
 
     The weights are those of that convolution, (kh, kw, c_out, c_in), see ``functional.conv_transpose2d``. ``init`` is asked
     for (kh, kw, c_in, c_out): of its fan-in, a share of 1 / stride^2 falls on each output pixel.
     """
+
+    outputs = -2
 
     def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0,
                  output_padding: int | Pair = 0, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
@@ -141,8 +158,47 @@ class ConvTranspose2d(Module):
         self.weight = Tensor(init((*functional.pair(kernel), c_in, c_out), rng, dtype).swapaxes(2, 3))
         self.bias = Tensor(backend.zeros((c_out,), dtype, backend.device_for(rng)))
 
+    def affine(self, x: Any, weight: Any) -> Any:
+        return functional.conv_transpose2d(x, weight, self.bias, self.stride, self.padding, self.output_padding)
+
+
+class SpectralNorm(Module):
+    """The layer with W / sigma(W) for its weight W, sigma = u^T W v (Miyato et al. 2018, algorithm 1).
+
+    v = W^T u / |W^T u| and u = W v / |W v| are one power iteration from the buffer ``u``, which training replaces by the
+    new u and evaluation leaves: over the forwards sigma grows to the largest singular value. To derivatives u and v are
+    constants, and W is differentiated in both its places in W / (u^T W v). A weight of zeros gives NaN.
+
+    W is (d_out, d_in), for convolutions (c_out, c_in kh kw). A dense layer then lengthens no distance between inputs; a
+    convolution may lengthen one up to (kh kw)^(1/2) times, as a pixel lies in up to kh kw windows. The bias stays as it is.
+    TypeError for a layer that is not ``Affine``.
+    """
+
+    buffers = ("u",)
+
+    def __init__(self, layer: Affine, *, rng: backend.Generator) -> None:
+        if not isinstance(layer, Affine):
+            raise TypeError(f"SpectralNorm: {type(layer).__name__} is not linear in a weight; wrap a Dense, Conv2d or "
+                            "ConvTranspose2d")
+        weight = layer.weight.data
+        self.layer = layer
+        self.u = Tensor(backend.normal(rng, (weight.shape[layer.outputs],), weight.dtype, like=weight))
+
+    def direction(self) -> Any:
+        """u v^T in the shape of the weight, an array, after one power iteration."""
+        w = self.layer.weight.data.swapaxes(self.layer.outputs, -1)
+        matrix = w.reshape(-1, w.shape[-1])  # the paper's, transposed
+        v = ops.matmul(matrix, self.u.data)
+        v = v / ops.norm(v)
+        u = ops.matmul(v, matrix)
+        u = u / ops.norm(u)
+        if self.training:
+            self.u.assign(u)
+        return (v[:, None] * u).reshape(w.shape).swapaxes(self.layer.outputs, -1)
+
     def forward(self, x: Any) -> Any:
-        return functional.conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self.output_padding)
+        weight = self.layer.weight
+        return self.layer.affine(x, weight / ops.sum(weight * self.direction()))
 
 
 class Upsample(Module):

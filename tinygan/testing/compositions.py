@@ -5,6 +5,7 @@ The parameters of a module are inputs like any other: ``of_module`` puts the Ten
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -162,19 +163,43 @@ def _dropout_layer(pick: Picker) -> Case:
     return of_module(layers.Dropout(0.5, rng=generator(pick)), call, [rows(pick, 4, 3)])
 
 
+def _spectral_norm(make: Callable[[Picker], Any], *shape: int) -> Callable[[Picker], Case]:
+    def sample(pick: Picker) -> Case:
+        module: Any = layers.SpectralNorm(make(pick), rng=generator(pick))
+        constant = module.direction()
+        module.direction = lambda: constant  # as the rules see it; finite differences would move it
+        return of_module(module, lambda module, x: module(x), [rows(pick, 4, math.prod(shape)).reshape(4, *shape)])
+    return sample
+
+
+COMPOSITIONS["layers.SpectralNorm"] = _spectral_norm(VECTORS["Dense"][0], 3)
+COMPOSITIONS["layers.SpectralNorm, Conv2d"] = _spectral_norm(IMAGES["Conv2d"], 2, 2, 2)
+COMPOSITIONS["layers.SpectralNorm, ConvTranspose2d"] = _spectral_norm(IMAGES["ConvTranspose2d"], 2, 2, 2)
+
+
 # --------------------------------------------------------------------------------------------------- losses
 
 
+PAIRS = {"minimax_discriminator": SMOOTH, "nonsaturating_discriminator": SMOOTH, "wasserstein_critic": SMOOTH,
+         "least_squares_discriminator": SMOOTH, "hinge_discriminator": PIECEWISE, "relativistic_discriminator": SMOOTH,
+         "relativistic_generator": SMOOTH}  # losses of two batches of scores
+SINGLES = ("minimax_generator", "nonsaturating_generator", "wasserstein_generator", "least_squares_generator",
+           "hinge_generator")
+
+
 def _losses() -> None:
-    for name in ("minimax_discriminator", "nonsaturating_discriminator", "wasserstein_critic"):
-        COMPOSITIONS[f"losses.{name}"] = lambda pick, loss=getattr(losses, name): Case(  # type: ignore[misc]
-            loss, [rows(pick, 4, 1), rows(pick, 4, 1)])
-    for name in ("minimax_generator", "nonsaturating_generator", "wasserstein_generator"):
+    for name, order in PAIRS.items():
+        COMPOSITIONS[f"losses.{name}"] = lambda pick, loss=getattr(losses, name), order=order: Case(  # type: ignore[misc]
+            loss, [rows(pick, 4, 1), rows(pick, 4, 1)], order)
+    for name in SINGLES:
         COMPOSITIONS[f"losses.{name}"] = lambda pick, loss=getattr(losses, name): Case(  # type: ignore[misc]
             loss, [rows(pick, 4, 1)])
     for name in ("minimax_discriminator", "nonsaturating_discriminator"):
         COMPOSITIONS[f"losses.{name}, smoothed"] = lambda pick, loss=getattr(losses, name): Case(  # type: ignore[misc]
             lambda r, f: loss(r, f, smoothing=0.1), [rows(pick, 4, 1), rows(pick, 4, 1)])
+    for name, count in (("gaussian_kl", 2), ("gaussian_nll", 3), ("bernoulli_nll", 2)):
+        COMPOSITIONS[f"losses.{name}"] = lambda pick, loss=getattr(losses, name), count=count: Case(  # type: ignore[misc]
+            loss, [rows(pick, 4, 3) for _ in range(count)])
 
 
 _losses()
@@ -217,6 +242,39 @@ def _gradient_penalty(pick: Picker) -> Case:
         return losses.gradient_penalty(critic, real_, fake_, rng=backend.generator(seed, pick.device))
 
     return of_module(critic_of(pick, layers.Tanh), penalty, [])
+
+
+def _slope(penalty: Callable[[Any, Any], Any]) -> Callable[[Picker], Case]:
+    def sample(pick: Picker) -> Case:
+        x = rows(pick, 3, 2)
+        return of_module(critic_of(pick, layers.Tanh), lambda critic: penalty(critic, backend.to_device(x, pick.device)), [])
+    return sample
+
+
+COMPOSITIONS["losses.r1_penalty"] = _slope(losses.r1_penalty)
+COMPOSITIONS["losses.r2_penalty"] = _slope(losses.r2_penalty)
+
+
+@composition("losses.path_length_penalty")
+def _path_length_penalty(pick: Picker) -> Case:
+    seed, z, target = pick.integer(0, 999), rows(pick, 3, 2), 0.5
+    net = layers.Sequential(layers.Dense(2, 3, rng=generator(pick), dtype=np.float64), layers.Tanh(),
+                            layers.Dense(3, 2, rng=generator(pick), dtype=np.float64))
+    return of_module(net, lambda net: losses.path_length_penalty(
+        net, backend.to_device(z, pick.device), target, rng=backend.generator(seed, pick.device))[0], [])
+
+
+@composition("losses.reparameterize")
+def _reparameterize(pick: Picker) -> Case:
+    seed = pick.integer(0, 999)
+    return Case(lambda mean, log_var: losses.reparameterize(mean, log_var, rng=backend.generator(seed, pick.device)),
+                [rows(pick, 4, 3), rows(pick, 4, 3)])
+
+
+@composition("losses.gaussian_mixture_nll")
+def _gaussian_mixture_nll(pick: Picker) -> Case:
+    return Case(losses.gaussian_mixture_nll, [rows(pick, 4, 2), rows(pick, 1, 3)[0], rows(pick, 3, 2),
+                                              rows(pick, 3, pick.integer(1, 2)) / 2])
 
 
 @composition("losses.gradient_norms")
