@@ -539,7 +539,7 @@ def test_a_mixture_is_finite_where_every_density_is_0(dtype, tolerance):
 
 @pytest.mark.parametrize("shapes", [[(4,), (3,), (3, 2), (3, 2)], [(4, 1), (3,), (3, 2), (3, 2)],
                                     [(4, 2), (1,), (3, 2), (3, 1)], [(4, 2), (3,), (3, 2), (3,)],
-                                    [(4, 2), (3,), (3, 2), (1, 2)]])
+                                    [(4, 2), (3,), (3, 2), (1, 2)], [(4, 2), (3,), (3,), (3, 2)]])
 def test_a_mixture_names_the_shapes_it_wants(shapes):
     with pytest.raises(ValueError, match=r"gaussian_mixture_nll: expected .* \(k, 1\), got"):
         losses.gaussian_mixture_nll(*map(np.ones, shapes))

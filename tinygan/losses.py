@@ -63,7 +63,7 @@ def least_squares_generator(fake_scores: Any) -> Any:
 
 
 def hinge_discriminator(real_scores: Any, fake_scores: Any) -> Any:
-    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Lim & Ye 2017; Miyato et al. 2018, eq. 16, to maximize)."""
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Lim & Ye 2017; Miyato et al. 2018, eq. 16, its negative)."""
     return mean(ops.relu(1 - real_scores)) + mean(ops.relu(1 + fake_scores))
 
 
@@ -99,7 +99,9 @@ def interpolate(real: Any, fake: Any, *, rng: backend.Generator) -> Any:
 
 def gradient_norms(critic: Callable[[Any], Any], x: Any, create_graph: bool = False) -> Any:
     """The length of the critic's gradient at each example, over all axes but the first: (n, ...) -> (n,)."""
-    return _lengths(_gradients(critic, x, create_graph))
+    x = Tensor(value_of(x))
+    (gradient,) = grad(ops.sum(critic(x)), [x], create_graph=create_graph)
+    return ops.norm(gradient, axis=tuple(range(1, x.ndim)))
 
 
 def gradient_penalty(critic: Callable[[Any], Any], real: Any, fake: Any, *, rng: backend.Generator,
@@ -112,7 +114,8 @@ def gradient_penalty(critic: Callable[[Any], Any], real: Any, fake: Any, *, rng:
     Raises ValueError for a critic whose layers couple the examples of a batch.
     """
     _refuse_coupling("gradient_penalty", critic)
-    return _mean_square(gradient_norms(critic, interpolate(real, fake, rng=rng), create_graph=True) - target)
+    slack = gradient_norms(critic, interpolate(real, fake, rng=rng), create_graph=True) - target
+    return mean(slack * slack)
 
 
 def r1_penalty(critic: Callable[[Any], Any], real: Any) -> Any:
@@ -143,7 +146,8 @@ def path_length_penalty(generator: Callable[[Any], Any], z: Any, target: Any, *,
     z = Tensor(value_of(z))
     x = generator(z)
     y = backend.normal(rng, x.shape, x.dtype, like=x.data) * math.prod(x.shape[2:]) ** -0.5
-    lengths = _lengths(grad(x, [z], create_graph=True, cotangent=y)[0])
+    (gradient,) = grad(x, [z], create_graph=True, cotangent=y)
+    lengths = ops.norm(gradient, axis=tuple(range(1, z.ndim)))
     return _mean_square(lengths - target), value_of(mean(lengths))
 
 
@@ -188,8 +192,8 @@ def gaussian_mixture_nll(x: Any, logits: Any, means: Any, log_sigmas: Any) -> An
     Minimizing it is maximum likelihood. It has no minimum where a component may shrink onto one example, sigma -> 0 (Bishop
     2006, section 9.2.1). Raises ValueError for other shapes.
     """
-    (k, d), shapes = means.shape, (x.shape, logits.shape, means.shape, log_sigmas.shape)
-    if x.ndim != 2 or x.shape[1] != d or logits.shape != (k,) or log_sigmas.shape not in ((k, d), (k, 1)):
+    k, d, shapes = len(means), x.shape[-1], (x.shape, logits.shape, means.shape, log_sigmas.shape)
+    if x.ndim != 2 or logits.shape != (k,) or means.shape != (k, d) or log_sigmas.shape not in ((k, d), (k, 1)):
         raise ValueError("gaussian_mixture_nll: expected x, logits, means, log_sigmas of shapes (n, d), (k,), (k, d) and "
                          f"(k, d) or (k, 1), got {', '.join(map(str, shapes))}")
     nlls = ops.sum(_gaussian_nlls(ops.reshape(x, (len(x), 1, d)), means, log_sigmas), axis=2)
@@ -208,20 +212,11 @@ def _sum_per_example(x: Any) -> Any:
     return ops.sum(x) / len(x)
 
 
-def _lengths(x: Any) -> Any:
-    return ops.norm(x, axis=tuple(range(1, x.ndim)))
-
-
-def _gradients(critic: Callable[[Any], Any], x: Any, create_graph: bool) -> Any:
-    """Each score's gradient with respect to its example, all in one backward pass."""
-    x = Tensor(value_of(x))
-    return grad(ops.sum(critic(x)), [x], create_graph=create_graph)[0]
-
-
 def _mean_squared_slope(name: str, critic: Callable[[Any], Any], x: Any) -> Any:
     _refuse_coupling(name, critic)
-    gradients = _gradients(critic, x, create_graph=True)
-    return _sum_per_example(gradients * gradients) / 2
+    x = Tensor(value_of(x))
+    (gradient,) = grad(ops.sum(critic(x)), [x], create_graph=True)
+    return _sum_per_example(gradient * gradient) / 2
 
 
 def _gaussian_nlls(x: Any, mean: Any, log_sigma: Any) -> Any:
