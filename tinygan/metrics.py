@@ -5,6 +5,7 @@ A score says little alone: compute the same score of real data against real data
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,9 +35,7 @@ def mode_coverage(samples: Any, centers: Any, sigma: float, threshold: float = 3
     A sample that is not finite is not of high quality and is left out of p; reverse_kl is NaN if no sample is finite.
     Raises ValueError for shapes that do not fit and for sigma or threshold that is not positive.
     """
-    samples, centers = _rows(samples, "samples"), _rows(centers, "centers")
-    if samples.shape[1] != centers.shape[1]:
-        raise ValueError(f"samples of shape {samples.shape} and centers of shape {centers.shape}: columns differ")
+    samples, centers = _pair(samples, centers, "samples", "centers")
     if not (sigma > 0 and threshold > 0):
         raise ValueError(f"sigma and threshold must be positive, got {sigma} and {threshold}")
     nearest, distance = np.empty(len(samples), np.intp), np.empty(len(samples))
@@ -62,9 +61,7 @@ def sliced_wasserstein(a: Any, b: Any, rng: backend.Generator, projections: int 
     sample is not finite. (Rabin et al. 2011 and Bonneel et al. 2015, who take W2 where we take W1.)
     Raises ValueError for shapes that do not fit, TypeError for an ``rng`` that is not a generator.
     """
-    a, b, rng = _rows(a, "a"), _rows(b, "b"), backend.host_generator(rng)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"a of shape {a.shape} and b of shape {b.shape}: columns differ")
+    (a, b), rng = _pair(a, b, "a", "b"), backend.host_generator(rng)
     if projections < 1:
         raise ValueError(f"projections must be at least 1, got {projections}")
     directions = rng.standard_normal((projections, a.shape[1])) if a.shape[1] > 1 else np.ones((1, 1))
@@ -81,6 +78,80 @@ def sliced_wasserstein(a: Any, b: Any, rng: backend.Generator, projections: int 
         gaps = np.abs(np.sort(part @ a.T)[:, of_a] - np.sort(part @ b.T)[:, of_b])  # (rows, levels)
         total += float(np.sum(gaps @ widths))
     return total / len(directions)
+
+
+def nearest(queries: Any, references: Any, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of the references (m, d) to each query (n, d): (indices (n, k), Euclidean distances (n, k)).
+
+    Nearest first, ties by the lowest index. Products of matrices only say which pairs can be near, with a bound of their
+    rounding errors; those distances are then computed from differences in float64, so equal points are at exactly 0.
+    Raises ValueError for shapes that do not fit, k outside 1 ... m and points that are not finite.
+    """
+    queries, references = _pair(queries, references, "queries", "references")
+    if not 1 <= k <= len(references):
+        raise ValueError(f"k must be 1 ... {len(references)}, the number of references, got {k}")
+    if not _finite(queries, references):
+        raise ValueError("nearest: there are points that are not finite (or beyond 1e150); leave them out")
+    indices, squares = _nearest(queries, references, k)
+    return indices, np.sqrt(squares)
+
+
+def _nearest(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """``nearest`` of checked arrays, with squared distances."""
+    indices, squares = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))
+    for part, low, _ in _blocks(queries, references):
+        some = low.argpartition(k - 1, axis=1)[:, :k].ravel()  # k whose distance bounds that of the k nearest
+        bound = _squares(queries[part], references, np.repeat(np.arange(len(low)), k), some).reshape(-1, k).max(axis=1)
+        near = low <= bound[:, None]
+        i, j = np.nonzero(near)
+        exact = _squares(queries[part], references, i, j)
+        count = near.sum(axis=1)
+        chosen = np.lexsort((j, exact, i))[(count.cumsum() - count)[:, None] + np.arange(k)]
+        indices[part], squares[part] = j[chosen], exact[chosen]
+    return indices, squares
+
+
+def _blocks(queries: np.ndarray, references: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Block by block of the queries: (which, lower bounds of the squared distances, what makes them upper bounds).
+
+    ||a||^2 - 2 a.b + ||b||^2 is wrong by at most (2 d + 8) eps (||a||^2 + ||b||^2), the rounding of ``_squares`` included;
+    the points are centred first, which makes that small.
+    """
+    n, (m, d) = len(queries), references.shape
+    center = references.mean(axis=0)
+    references = references - center
+    unit, norms = (2 * d + 8) * np.finfo(float).eps, np.einsum("ij,ij->i", references, references)
+    rows = max(1, _CHUNK // max(m, d))
+    for part in (slice(start, start + rows) for start in range(0, n, rows)):
+        block = queries[part] - center
+        low, sums = block @ references.T, np.einsum("ij,ij->i", block, block)[:, None] + norms
+        low *= -2
+        low += sums
+        sums *= unit
+        low -= sums
+        sums *= 2
+        yield part, low, sums
+
+
+def _squares(a: np.ndarray, b: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """||a_i - b_j||^2 for pairs of indices, from differences: exactly 0 for equal points, the same for (b, a, j, i)."""
+    squares, pairs = np.empty(len(i)), max(1, _CHUNK // a.shape[1])
+    for part in (slice(start, start + pairs) for start in range(0, len(i), pairs)):
+        squares[part] = np.square(a[i[part]] - b[j[part]]).sum(axis=1)
+    return squares
+
+
+def _pair(a: Any, b: Any, name: str, other: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two samples of points with the same number of columns, on the host in float64."""
+    a, b = _rows(a, name), _rows(b, other)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"{name} of shape {a.shape} and {other} of shape {b.shape}: columns differ")
+    return a, b
+
+
+def _finite(*samples: np.ndarray) -> bool:
+    """Whether all numbers are finite, and small enough for their squares to be."""
+    return all(bool(x.min() > -1e150 and x.max() < 1e150) for x in samples)
 
 
 def _rows(x: Any, name: str) -> np.ndarray:
