@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import datetime, timezone
@@ -334,7 +335,12 @@ def open_run(path: Path, needs_data: Callable[[bool], bool] = lambda image: True
     source, wanted = described.get("source"), needs_data(bool(described.get("shape")))
     if wanted and source is None:
         raise CommandError(USAGE, f"{file} was trained on an array, not on a file; use GAN.load(path, X=...) in Python")
-    return GAN.load(file, X=source if wanted else None, **how), source
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gan = GAN.load(file, X=source if wanted else None, **how)
+    for warning in told:  # of pictures that cannot be read
+        note(str(warning.message))
+    return gan, source
 
 
 def sample(options: argparse.Namespace) -> int:

@@ -47,7 +47,9 @@ class GAN:
         X = os.fspath(X) if isinstance(X, os.PathLike) else X
         named = isinstance(X, str) and (X in data.TOYS or X in data.IMAGES)
         self.source_ = X if named else os.path.abspath(X) if isinstance(X, str) else None
-        self.images_ = {name: images.get(name) for name in ("data_dir", "size", "channels")}
+        place = images.get("data_dir")
+        self.images_ = {"data_dir": place and os.path.abspath(place), "size": images.get("size"),
+                        "channels": images.get("channels")}
         self.data_ = (X if isinstance(X, data.DataSet) else data.load(X, **images) if isinstance(X, str)
                       else data.image_array(X) if np.ndim(X) > 2 else data.points(X))
         return self.restart()

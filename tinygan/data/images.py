@@ -92,7 +92,7 @@ def load_images(source: str | os.PathLike[str], data_dir: str | os.PathLike[str]
     elif name in IMAGES:
         data = IMAGES[name]()
     elif name and os.path.isdir(name):
-        return folder(name, size or 28, channels or 1, report)
+        return folder(name, 28 if size is None else size, 1 if channels is None else channels, report)
     else:
         data = _file(name)
     return as_asked(data, size, channels)
