@@ -1,6 +1,8 @@
 """Metrics against closed forms."""
 
+import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from tinygan import data, metrics
-from tinygan.metrics import mode_coverage, sliced_wasserstein
+from tinygan.metrics import (bootstrap, frechet_distance, memorization, mode_coverage, nearest, prdc, sliced_wasserstein,
+                             wasserstein)
 
 RING = data.ring()
 
@@ -153,3 +156,371 @@ def test_sliced_wasserstein_refuses(a, b, projections, says, rng):
 def test_a_forgotten_generator_is_a_type_error():
     with pytest.raises(TypeError, match="generator"):
         sliced_wasserstein(np.zeros((3, 2)), np.zeros((3, 2)), 0)
+
+
+# --------------------------------------------------------------------------------------- nearest neighbours
+
+
+def all_distances(a, b):
+    """Every distance, from differences."""
+    return np.sqrt(np.square(a[:, None] - b).sum(axis=2))
+
+
+CLOUDS = {"normal": lambda rng, shape: rng.standard_normal(shape),
+          "lattice": lambda rng, shape: rng.integers(0, 3, shape).astype(float),  # copies and ties
+          "far away": lambda rng, shape: 1e6 + 1e-6 * rng.standard_normal(shape),
+          "two clusters": lambda rng, shape: np.sign(rng.standard_normal(shape)) + 1e-9 * rng.standard_normal(shape),
+          "all equal": lambda rng, shape: np.full(shape, 1.3),
+          "large": lambda rng, shape: 1e140 * rng.standard_normal(shape)}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS.values(), ids=CLOUDS)
+@pytest.mark.parametrize("n, m, d, k", [(5, 7, 3, 1), (40, 60, 2, 5), (1, 1, 1, 1), (50, 60, 40, 60), (30, 90, 1, 89)])
+@pytest.mark.parametrize("chunk", [1 << 21, 100])
+def test_nearest_finds_what_all_distances_say(cloud, n, m, d, k, chunk, rng, monkeypatch):
+    monkeypatch.setattr(metrics, "_CHUNK", chunk)
+    queries, references = cloud(rng, (n, d)), cloud(rng, (m, d))
+    distances = all_distances(queries, references)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    found, at = nearest(queries, references, k)
+    np.testing.assert_allclose(at, np.take_along_axis(distances, order, axis=1), rtol=1e-14)
+    np.testing.assert_array_equal(found, order)
+
+
+def test_equal_points_are_at_no_distance_and_close_ones_at_theirs():
+    x = np.array([[1e8, 1.0], [1e8 + 1e-6, 1.0], [-1e8, 0.0]])
+    found, at = nearest(x, x, 2)
+    np.testing.assert_array_equal(found, [[0, 1], [1, 0], [2, 0]])
+    gap = x[1, 0] - x[0, 0]
+    np.testing.assert_array_equal(at[:2], [[0, gap], [0, gap]])
+    found, at = nearest([[0.0, -0.0]], [[-0.0, 0.0], [0.0, 0.0]], 2)
+    np.testing.assert_array_equal(found, [[0, 1]])
+    np.testing.assert_array_equal(at, 0)
+
+
+@pytest.mark.parametrize("queries, references, k, says", [
+    (np.zeros((2, 2)), np.zeros((3, 1)), 1, "columns differ"),
+    (np.zeros((2, 2)), np.zeros((3, 2)), 0, r"k must be 1 \.\.\. 3"),
+    (np.zeros((2, 2)), np.zeros((3, 2)), 4, r"k must be 1 \.\.\. 3"),
+    (np.full((2, 2), np.nan), np.zeros((3, 2)), 1, "not finite"),
+    (np.zeros((2, 2)), np.full((3, 2), np.inf), 1, "not finite"),
+    (np.zeros((2, 2)), np.full((3, 2), 1e200), 1, "beyond 1e150"),
+])
+def test_nearest_refuses(queries, references, k, says):
+    with pytest.raises(ValueError, match=says):
+        nearest(queries, references, k)
+
+
+# ---------------------------------------------------------------------- precision, recall, density, coverage
+
+
+def test_prdc_by_hand():
+    """k = 1. Radii of the real points 1, 1, 2, 7, of the fake points 4.5, 0.5, 0.5, 24.5."""
+    real, fake = np.array([[0.0], [1], [3], [10]]), np.array([[0.5], [5], [5.5], [30]])
+    score = prdc(real, fake, 1)
+    assert score.precision == 3 / 4  # 0.5 in the balls of 0 and 1; 5 in those of 3 and 10; 5.5 in that of 10; 30 in none
+    assert score.density == 5 / 4
+    assert score.coverage == 4 / 4
+    assert score.recall == 4 / 4  # 0, 1 and 3 in the ball of 0.5; 10 in the ball of 30, which reaches down to 5.5
+    assert prdc(fake, real, 1)[:2] == (score.recall, score.precision)
+
+
+def test_balls_are_closed():
+    score = prdc([[0.0], [1.0], [9.0]], [[2.0], [3.0], [4.0]], 1)  # 2 is on the edge of the ball of 1
+    assert score == (1.0, 1 / 3, 4 / 3, 2 / 3)  # radii 1, 1, 8: 2 in two balls, 3 and 4 in one; radius 1 round 2 reaches 1
+
+
+def test_prdc_of_copies_and_of_collapsed_samples():
+    point, other = np.zeros((6, 2)), np.ones((6, 2))
+    assert prdc(point, point, 3) == (1, 1, 2, 1)  # radii are 0, closed balls hold their centres: 6 of them, / 3
+    assert prdc(point, other, 3) == (0, 0, 0, 0)
+    real = np.array([[0.0], [0.0], [0.0], [1.0], [2.0]])  # k = 2: radii 0, 0, 0, 1, 2
+    assert prdc(real, np.full((4, 1), 0.0), 2) == (1, 3 / 5, 5 / 2, 1)
+    assert prdc(real, np.full((4, 1), 0.5), 2) == (1, 0, 2 / 2, 2 / 5)
+
+
+@pytest.mark.parametrize("n, m, d, k", [(30, 40, 2, 3), (25, 20, 5, 1), (60, 60, 1, 10), (3, 4, 2, 2)])
+@pytest.mark.parametrize("cloud", [CLOUDS[name] for name in ("normal", "lattice", "far away")])
+@pytest.mark.parametrize("chunk", [1 << 21, 90])
+def test_prdc_is_its_definition(cloud, n, m, d, k, chunk, rng, monkeypatch):
+    monkeypatch.setattr(metrics, "_CHUNK", chunk)
+    real, fake = cloud(rng, (n, d)), cloud(rng, (m, d))
+
+    def radii(x):
+        return np.array([np.sort(np.delete(row, i))[k - 1] for i, row in enumerate(all_distances(x, x))])
+
+    inside = all_distances(real, fake) <= radii(real)[:, None]
+    expected = (inside.any(axis=0).mean(), (all_distances(fake, real) <= radii(fake)[:, None]).any(axis=0).mean(),
+                inside.sum(axis=0).mean() / k, inside.any(axis=1).mean())
+    assert prdc(real, fake, k) == pytest.approx(expected, abs=1e-12)
+
+
+def test_prdc_is_invariant_under_rotation_shift_scale_and_order(rng):
+    real, fake = rng.standard_normal((80, 3)), rng.standard_normal((70, 3)) + 0.5
+    q = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    score = prdc(real, fake)
+    assert prdc(7 * real @ q + 20, 7 * fake @ q + 20) == score
+    assert prdc(real[::-1], rng.permutation(fake)) == score
+    assert prdc(real, real) == (1, 1, pytest.approx(6 / 5), 1)  # each point is in its own ball and in those of 5, on average
+
+
+def test_prdc_sees_dropped_modes_and_bad_samples(rng):
+    toy = data.ring()
+    real = toy.draw(rng, 400)
+    half, noisy = real[np.linalg.norm(real - toy.centers[0], axis=1) < 1.2], real + rng.standard_normal(real.shape)
+    of_half, of_noisy = prdc(real, half), prdc(real, noisy)
+    assert of_half.precision == 1 and abs(of_half.coverage - len(half) / 400) < 0.01 > abs(of_half.recall - len(half) / 400)
+    assert of_noisy.precision < 0.5 and of_noisy.density < 0.5
+
+
+def test_the_expected_coverage_of_equal_distributions(rng):
+    """1 - prod (n - 1 - i) / (n + m - 1 - i), the chance that of n - 1 + m points the k nearest to another are all real."""
+    n, m, k, runs = 40, 30, 3, 400
+    found = [prdc(rng.standard_normal((n, 2)), rng.standard_normal((m, 2)), k).coverage for _ in range(runs)]
+    expected = 1 - math.prod((n - 1 - i) / (n + m - 1 - i) for i in range(k))
+    assert np.mean(found) == pytest.approx(expected, abs=5 * np.std(found) / math.sqrt(runs))
+
+
+def gaussian_scores(n, d):
+    rng = np.random.default_rng(3)
+    return prdc(rng.standard_normal((n, d)), rng.standard_normal((n, d)), 5)
+
+
+@pytest.mark.thorough
+def test_prdc_of_ten_thousand_gaussian_points_as_published():
+    """Naeem et al.'s example, two samples of N(0, I_1000): 0.477, 0.471, 1.056, 0.974, one draw."""
+    assert gaussian_scores(10_000, 1000) == pytest.approx((0.477, 0.471, 1.056, 0.974), abs=0.03)
+
+
+def test_prdc_of_gaussian_points_in_many_dimensions():
+    """Real against real: precision and recall far from 1, density near 1, coverage near its expectation, 0.969."""
+    score = gaussian_scores(1000, 100)
+    assert 0.3 < score.precision < 0.9 and 0.3 < score.recall < 0.9
+    assert score.density == pytest.approx(1, abs=0.15) and score.coverage == pytest.approx(1 - 2**-5, abs=0.03)
+
+
+def test_prdc_of_what_is_not_finite_or_of_other_numbers(rng):
+    x = rng.standard_normal((20, 2))
+    bad = x.copy()
+    bad[3, 1] = np.inf
+    assert all(map(math.isnan, prdc(x, bad))) and all(map(math.isnan, prdc(-bad, x)))
+    single = x.astype(np.float32)
+    assert prdc(single, single) == prdc(single.astype(float), single) and single.dtype == np.float32
+
+
+@pytest.mark.parametrize("real, fake, k, says", [
+    (np.zeros((6, 2)), np.zeros((6, 3)), 5, "columns differ"), (np.zeros((5, 2)), np.zeros((9, 2)), 5, r"1 \.\.\. 4"),
+    (np.zeros((9, 2)), np.zeros((5, 2)), 5, r"1 \.\.\. 4"), (np.zeros((9, 2)), np.zeros((9, 2)), 0, "k must be"),
+    (np.zeros(9), np.zeros((9, 2)), 1, "real: expected")])
+def test_prdc_refuses(real, fake, k, says):
+    with pytest.raises(ValueError, match=says):
+        prdc(real, fake, k)
+
+
+# ----------------------------------------------------------------------------------------- Fréchet distance
+
+
+def whitened(rng, n, d):
+    """A sample whose mean is 0 and whose covariance is the unit matrix."""
+    x = rng.standard_normal((n, d))
+    x -= x.mean(axis=0)
+    return np.linalg.solve(np.linalg.cholesky(np.atleast_2d(np.cov(x.T))), x.T).T
+
+
+def test_frechet_distance_of_gaussians_with_covariances_that_commute(rng):
+    """|mu_a - mu_b|^2 + sum_i (s_i - t_i)^2, s and t the standard deviations along common axes."""
+    s, t, shift = np.array([1.0, 2, 0.5, 0]), np.array([3.0, 2, 0, 0]), np.array([1.0, -2, 0, 4])
+    q = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    a, b = whitened(rng, 50, 4) * s @ q, whitened(rng, 80, 4) * t @ q + shift
+    assert frechet_distance(a, b) == pytest.approx(shift @ shift + np.sum((s - t)**2), rel=1e-12)
+
+
+def test_frechet_distance_of_covariances_that_do_not_commute(rng):
+    """For 2 x 2 matrices tr (AB)^(1/2) = (tr AB + 2 (det AB)^(1/2))^(1/2), by Cayley and Hamilton."""
+    p, q = rng.standard_normal((2, 2, 2))
+    a, b = p.T @ p, q.T @ q
+    root = math.sqrt(np.trace(a @ b) + 2 * math.sqrt(np.linalg.det(a) * np.linalg.det(b)))
+    found = frechet_distance(whitened(rng, 20, 2) @ p, whitened(rng, 30, 2) @ q)
+    assert found == pytest.approx(np.trace(a) + np.trace(b) - 2 * root, rel=1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 3, 200])
+def test_frechet_distance_of_points_on_lines(d, rng):
+    """Covariances x x^T and y y^T: |x|^2 + |y|^2 - 2 |x . y|, where most eigenvalues are 0 and n < d for d = 200."""
+    x, y = rng.standard_normal((2, d))
+    line = whitened(rng, 12, 1)
+    found = frechet_distance(line * x, line[::-1] * y)
+    assert found == pytest.approx(x @ x + y @ y - 2 * abs(x @ y), rel=1e-10, abs=1e-12)
+
+
+def test_frechet_distance_of_fewer_points_than_columns(rng):
+    """In a space of their own columns two samples have C_a C_b = 0, so the distance is tr C_a + tr C_b."""
+    a, b = np.zeros((10, 60)), np.zeros((15, 60))
+    a[:, :30], b[:, 30:] = rng.standard_normal((10, 30)), rng.standard_normal((15, 30))
+    shift, of_a, of_b = a.mean(axis=0) - b.mean(axis=0), a.var(axis=0, ddof=1).sum(), b.var(axis=0, ddof=1).sum()
+    assert frechet_distance(a, b) == pytest.approx(shift @ shift + of_a + of_b, rel=1e-12)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
+    assert frechet_distance(a, a + 2) == pytest.approx(4 * 60, rel=1e-12)  # 10 points in 60 columns
+    assert frechet_distance(a, 3 * a) == pytest.approx(4 * (np.square(a.mean(axis=0)).sum() + of_a))
+
+
+def test_frechet_distance_is_symmetric_and_invariant(rng, monkeypatch):
+    a, b = rng.standard_normal((90, 5)), rng.standard_normal((70, 5)) @ rng.standard_normal((5, 5)) + 1
+    q, distance = np.linalg.qr(rng.standard_normal((5, 5)))[0], frechet_distance(a, b)
+    monkeypatch.setattr(metrics, "_CHUNK", 40)
+    for x, y in ((b, a), (a @ q, b @ q), (a + 50, b + 50), (a[::-1], rng.permutation(b)), (-a, -b)):
+        assert frechet_distance(x, y) == pytest.approx(distance, rel=1e-10)
+    assert frechet_distance(3 * a, 3 * b) == pytest.approx(9 * distance, rel=1e-12)
+    assert frechet_distance(np.ones((2, 3)), np.ones((4, 3))) == 0
+    assert math.isnan(frechet_distance(a, np.full((3, 5), np.nan)))
+
+
+@pytest.mark.parametrize("a, b, says", [(np.zeros((1, 2)), np.zeros((3, 2)), "at least 2"),
+                                        (np.zeros((3, 2)), np.zeros((3, 1)), "columns differ")])
+def test_frechet_distance_refuses(a, b, says):
+    with pytest.raises(ValueError, match=says):
+        frechet_distance(a, b)
+
+
+# ------------------------------------------------------------------------------------- exact Wasserstein
+
+
+@given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 10**6), st.sampled_from(list(CLOUDS)[:3]))
+def test_wasserstein_is_the_best_permutation(n, d, seed, cloud):
+    rng = np.random.default_rng(seed)
+    a, b = CLOUDS[cloud](rng, (n, d)), CLOUDS[cloud](rng, (n, d))
+    cost = all_distances(a, b)
+    best = min(cost[range(n), list(p)].mean() for p in itertools.permutations(range(n)))
+    assert wasserstein(a, b) == pytest.approx(best, rel=1e-12)
+
+
+def test_the_assignment_of_many_equal_and_of_unequal_costs(rng):
+    """Costs that any permutation sorts out: cost_ij = x_i y_j is least with x rising and y falling (rearrangement)."""
+    for values in (rng.random((2, 150)), rng.integers(0, 4, (2, 150))):
+        cost = np.multiply.outer(*values.astype(float))
+        row_of = metrics._assignment(cost)
+        assert sorted(row_of) == list(range(150))
+        assert cost[row_of, range(150)].sum() == pytest.approx(np.sort(values[0]) @ -np.sort(-values[1]), rel=1e-12)
+
+
+def test_an_assignment_is_proved_by_its_dual(rng):
+    """A point set moved along one vector: the Wasserstein distance is its length, by x -> u . x, which is 1-Lipschitz."""
+    for d in (2, 20):
+        a, v = rng.standard_normal((300, d)), 0.3 * rng.standard_normal(d)
+        assert wasserstein(a, rng.permutation(a + v)) == pytest.approx(np.linalg.norm(v), rel=1e-12)
+    assert wasserstein(np.zeros((9, 2)), np.full((9, 2), [3.0, 4.0])) == 5
+    assert wasserstein(a, a[::-1]) == 0
+
+
+def test_wasserstein_in_one_dimension_and_in_a_line_of_the_plane(rng):
+    a, b = rng.standard_normal((120, 1)), rng.exponential(size=(120, 1))
+    expected = sliced_wasserstein(a, b, rng)
+    assert wasserstein(a, b) == pytest.approx(expected, rel=1e-12)
+    line = np.array([[0.6, 0.8]])
+    assert wasserstein(a @ line, b @ line) == pytest.approx(expected, rel=1e-10)
+    assert sliced_wasserstein(a * line, b + line, rng) <= wasserstein(a * line, b + line)
+    assert wasserstein(np.zeros((5000, 1)), np.ones((5000, 1))) == 1
+
+
+@pytest.mark.parametrize("a, b, says", [
+    (np.zeros((3, 2)), np.zeros((4, 2)), "equally many"), (np.zeros((3, 2)), np.zeros((3, 1)), "columns differ"),
+    (np.zeros((2001, 2)), np.zeros((2001, 2)), "too many")])
+def test_wasserstein_refuses(a, b, says):
+    with pytest.raises(ValueError, match=says):
+        wasserstein(a, b)
+    assert math.isnan(wasserstein([[math.nan, 0]], [[0, 0]]))
+
+
+# ------------------------------------------------------------------------------------------- memorization
+
+
+def test_copies_are_found_and_fresh_points_are_not(rng):
+    train, held_out, fresh = (rng.standard_normal((n, 3)) for n in (900, 300, 600))
+    for fake, share in ((fresh, 0.75), (held_out, 0.0), (train[:300] + 1e-3, 1.0)):
+        score = memorization(fake, train, held_out)
+        assert score.expected == 0.75
+        assert score.share == pytest.approx(share, abs=4 * math.sqrt(0.75 * 0.25 / 600) if fake is fresh else 0.02)
+    assert score.fake_distance == pytest.approx(1e-3 * math.sqrt(3), rel=1e-9) and score.held_out_distance > 0.1
+    score = memorization(fresh, train, held_out)
+    assert score.fake_distance == pytest.approx(score.held_out_distance, rel=0.15)
+
+
+def test_memorization_by_hand():
+    train, held_out = [[0.0], [10.0]], [[2.0], [10.0], [30.0]]
+    score = memorization([[1.0], [0.5], [10.0], [1.5], [9.0]], train, held_out)  # tie, train, tie, held out, tie
+    assert score == (0.5, 0.4, 1.0, 2.0)  # distances to train 1, 0.5, 0, 1.5, 1; of the held out 2, 0, 20
+    score = memorization([[math.nan]], train, held_out)
+    assert math.isnan(score.share) and score.expected == 0.4 and math.isnan(score.fake_distance)
+    with pytest.raises(ValueError, match="held_out of shape .* columns differ"):
+        memorization([[1.0]], train, [[1.0, 2.0]])
+
+
+# ---------------------------------------------------------------------------------------------- intervals
+
+
+def test_the_interval_of_a_mean_is_that_of_the_textbook(rng):
+    """In the limit of many halves s is the standard error of the mean: exactly for even n."""
+    x = rng.standard_normal((60, 1))
+    value, low, high = bootstrap(np.mean, [x], rng, repeats=4000, level=0.9)
+    half = 1.6448536 * x.std(ddof=1) / math.sqrt(60)
+    assert value == x.mean() and high - value == pytest.approx(value - low)
+    assert high - value == pytest.approx(half, rel=5 / math.sqrt(2 * 4000))
+
+
+@pytest.mark.parametrize("name", ["prdc", "frechet"])
+def test_intervals_hold_the_mean_score_as_often_as_they_say(name):
+    """The mean of many fresh samples' scores is the truth. The share is one of few trials, and of sets of 80 points."""
+    score = {"prdc": prdc, "frechet": frechet_distance}[name]
+    rng, trials = np.random.default_rng(5), 60
+
+    def draw():
+        return rng.standard_normal((80, 2)), 0.8 * rng.standard_normal((80, 2)) + 0.5
+
+    truth = np.mean([score(*draw()) for _ in range(400)], axis=0)
+    intervals = [bootstrap(score, draw(), rng, repeats=20) for _ in range(trials)]
+    holds = np.mean([(i.low <= truth) & (truth <= i.high) for i in intervals], axis=0)
+    assert np.all(holds >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / trials))
+    values = np.std([i.value for i in intervals], axis=0)
+    widths = np.mean([i.high - i.low for i in intervals], axis=0) / (2 * 1.96)
+    assert np.all(widths < 2 * values), "intervals that hold the truth because they are too wide"
+
+
+def test_intervals_do_not_change_the_data_and_repeat_with_the_generator(rng):
+    x, y = rng.standard_normal((30, 2)), rng.standard_normal((41, 2))
+    before = x.copy()
+    once, again = (bootstrap(frechet_distance, [x, y], np.random.default_rng(4)) for _ in range(2))
+    np.testing.assert_array_equal(x, before)
+    assert once == again and isinstance(once.low, float) and once.low < once.value < once.high
+    seen = []
+    bootstrap(lambda a, b: seen.append((len(a), len(b), len(np.unique(a[:, 0])))) or 0.0, [x, y], rng, repeats=3)
+    assert seen == [(30, 41, 30)] + 3 * [(15, 20, 15)]  # no point twice
+    assert bootstrap(prdc, [x, y], rng, repeats=2).low.shape == (4,)
+
+
+@pytest.mark.parametrize("arrays, repeats, level", [([], 9, 0.9), ([np.zeros((1, 2))], 9, 0.9), ([np.zeros((4, 2))], 1, 0.9),
+                                                    ([np.zeros((4, 2))], 9, 1.0), ([np.zeros((4, 2))], 9, 0.0)])
+def test_bootstrap_refuses(arrays, repeats, level, rng):
+    with pytest.raises(ValueError, match="expected repeats"):
+        bootstrap(np.mean, arrays, rng, repeats, level)
+    with pytest.raises(TypeError, match="generator"):
+        bootstrap(np.mean, [np.zeros((4, 2))], 0)
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+@pytest.mark.parametrize("score", [lambda a, b: nearest(a, b, 5), prdc, frechet_distance,
+                                   lambda a, b: memorization(a, b, b)],
+                         ids=["nearest", "prdc", "frechet", "memorization"])
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_temporaries_stay_small(score, collapsed, rng, monkeypatch):
+    """With blocks of 2^16 numbers (0.5 MiB), 1,500 against 1,500 points, whose distances take 17 MiB, in under 8 MiB."""
+    monkeypatch.setattr(metrics, "_CHUNK", 1 << 16)
+    a, b = rng.standard_normal((2, 1500, 10))
+    if collapsed:
+        a = np.zeros_like(a)
+    tracemalloc.start()
+    score(a, b)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
