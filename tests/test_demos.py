@@ -15,8 +15,17 @@ from tinygan import backend
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMOS = {"wgan_gp_ring": ["--steps", "3"], "gan_ring": ["--steps", "3", "--head-start", "4"],
-         "double_backprop": ["--steps", "3"]}
+         "double_backprop": ["--steps", "3"], "glyphs_wgan_gp": ["--steps", "2"], "dcgan_glyphs": ["--steps", "2"],
+         "batch_size": ["--seconds", "0.05"]}
 needs_gpu = pytest.mark.skipif(backend.gpu_count()[0] == 0, reason=backend.gpu_count()[1] or "no GPU")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Glyphs are drawn once for all runs, and not into the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def run(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
