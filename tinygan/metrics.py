@@ -14,7 +14,7 @@ import numpy as np
 
 from . import backend
 
-_CHUNK = 1 << 21  # numbers in the largest temporary
+_CHUNK = 1 << 20  # numbers in the largest temporary
 
 
 class ModeCoverage(NamedTuple):
