@@ -337,7 +337,7 @@ limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 results = {}
 try:
-    bytes(2**26)
+    bytes(2**27)
 except MemoryError:
     results[""] = limit
 for path in json.load(sys.stdin):
