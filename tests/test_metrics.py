@@ -230,6 +230,11 @@ def test_balls_are_closed():
     assert score == (1.0, 1 / 3, 4 / 3, 2 / 3)  # radii 1, 1, 8: 2 in two balls, 3 and 4 in one; radius 1 round 2 reaches 1
 
 
+def test_a_ball_ends_where_it_ends():
+    """One unit in the last place beyond the edge of the ball of 1 is outside it."""
+    assert prdc([[0.0], [1.0], [9.0]], [[np.nextafter(2, 3)], [3.0], [4.0]], 1) == (1, 0, 1, 1 / 3)
+
+
 def test_prdc_of_copies_and_of_collapsed_samples():
     point, other = np.zeros((6, 2)), np.ones((6, 2))
     assert prdc(point, point, 3) == (1, 1, 2, 1)  # radii are 0, closed balls hold their centres: 6 of them, / 3
@@ -467,6 +472,13 @@ def test_the_interval_of_a_mean_is_that_of_the_textbook(rng):
     half = 1.6448536 * x.std(ddof=1) / math.sqrt(60)
     assert value == x.mean() and high - value == pytest.approx(value - low)
     assert high - value == pytest.approx(half, rel=5 / math.sqrt(2 * 4000))
+
+
+def test_the_variance_of_two_halves_is_unbiased(rng):
+    x = rng.standard_normal((20, 1))
+    squares = [((i.high - i.low) / 2)**2 for i in (bootstrap(np.mean, [x], rng, repeats=2) for _ in range(2000))]
+    expected = 1.959964**2 * x.var(ddof=1) / 20
+    assert np.mean(squares) == pytest.approx(expected, rel=5 * math.sqrt(2 / 2000))  # chi-squared of one degree: variance 2
 
 
 @pytest.mark.parametrize("name", ["prdc", "frechet"])

@@ -312,7 +312,7 @@ def _nearest(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.nd
         near = low <= bound[:, None]  # the k nearest are among these
         i, j = np.nonzero(near)
         exact, count = exactly(part.start + i, j), near.sum(axis=1)
-        chosen = np.lexsort((j, exact, i))[(count.cumsum() - count)[:, None] + np.arange(k)]
+        chosen = np.lexsort((exact, i))[(count.cumsum() - count)[:, None] + np.arange(k)]
         indices[part], squares[part] = j[chosen], exact[chosen]
     return indices, squares
 
@@ -358,7 +358,7 @@ class _Squares:
 def _first(points: np.ndarray) -> np.ndarray:
     """For each point the index of the first one equal to it: copies, of which a collapsed model makes many, are met once."""
     seen: dict[bytes, int] = {}
-    return np.array([seen.setdefault((point + 0.0).tobytes(), i) for i, point in enumerate(points)])  # -0.0 is 0.0
+    return np.array([seen.setdefault(point.tobytes(), i) for i, point in enumerate(points)])
 
 
 def _pair(a: Any, b: Any, name: str, other: str) -> tuple[np.ndarray, np.ndarray]:
