@@ -144,22 +144,22 @@ def test_devices_tells_what_can_be_used(capsys):
 # -------------------------------------------------------------------------------- stopping and going on
 
 
-def stopped(signum, *arguments):
-    """Train in a process of its own, stop it by a signal after its first progress line; its exit code and output."""
-    with subprocess.Popen([*COMMAND, "train", *SMALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as process:
-        process.stderr.readline()
-        process.send_signal(signum)
-        out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code, capsys):
-    arguments = ["--steps", "600", "--seed", "1"]
-    found, out, err = stopped(signum, *arguments, "--out", "stopped")
-    assert found == code and "tinygan train --resume stopped" in out and "Traceback" not in err
-    assert checkpoint.load("stopped/checkpoint.npz")[0]["values"]["step"] < 600
+def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code, capsys, monkeypatch):
+    arguments, iterate = ["--steps", "60", "--seed", "1"], training.Trainer.iterate
+
+    def stopped(trainer):
+        columns = iterate(trainer)
+        if trainer.step == 23:
+            signal.raise_signal(signum)
+        return columns
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "iterate", stopped)
+        train(*arguments, "--out", "stopped", code=code)
+    assert "at step 23 of 60; to go on: tinygan train --resume stopped" in capsys.readouterr().out
+    assert checkpoint.load("stopped/checkpoint.npz")[0]["values"]["step"] == 23
+    assert json.loads((empty_folder / "stopped/run.json").read_text())["exit"] == signum.name
     assert main(["train", "--resume", "stopped"]) == 0
     train(*arguments, "--out", "whole")
     assert state(empty_folder / "stopped") == state(empty_folder / "whole")

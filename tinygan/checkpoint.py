@@ -79,7 +79,7 @@ def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        _remove_stale(target)
+        remove_stale(target)
         old = os.stat(target) if target.exists() else None
         if old and not stat.S_ISREG(old.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
@@ -99,7 +99,7 @@ def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
         raise OSError(fault.errno, fault.strerror or str(fault), str(path)) from fault
 
 
-def _remove_stale(target: Path) -> None:
+def remove_stale(target: Path) -> None:
     """Remove the temporary files of processes that died while they wrote ``target``."""
     pattern = re.compile(re.escape(f".{target.name}.") + r"(\d{1,9})\.tmp")
     for entry in os.listdir(target.parent):

@@ -102,9 +102,11 @@ def main(argv: list[str] | None = None) -> int:
         options = parser().parse_args(arguments)
         from . import commands
 
-        return getattr(commands, options.command)(options)
+        code = getattr(commands, options.command)(options)
+        if sys.stdout:
+            sys.stdout.flush()  # now, where a full disk can be told
+        return code
     except BrokenPipeError:
-        hush(sys.stdout)
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -112,13 +114,19 @@ def main(argv: list[str] | None = None) -> int:
         if "--debug" in arguments:
             raise
         code, message = explain(fault)
-        print(f"tinygan: {message}", file=sys.stderr)
+        say(f"tinygan: {message}", sys.stderr)
         return code
+    finally:
+        say("", end="")
 
 
-def hush(stream: Any) -> None:
-    """Let a stream lead nowhere: its reader has gone, as in ``| head``."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def say(text: str, stream: Any = None, end: str = "\n") -> None:
+    """Print, and go on in silence if that fails (the reader has gone, as in ``| head``): no training is lost for it."""
+    stream = stream or sys.stdout
+    try:
+        print(text, end=end, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is in the buffer leads nowhere
 
 
 def explain(fault: Exception) -> tuple[int, str]:

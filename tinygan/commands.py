@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -13,7 +15,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__, backend, checkpoint, training
-from .cli import DIVERGED, USAGE, CommandError, hush
+from .cli import DIVERGED, USAGE, WRITE, CommandError, say
 from .gan import GAN
 
 FILES = ("run.json", "log.csv", "checkpoint.npz", "panel.png", "samples.npz")  # of a run
@@ -46,8 +48,7 @@ def train(options: argparse.Namespace) -> int:
     if options.seconds is not None:
         gan.set_params(steps=steps_for(options.seconds, gan.trainer_))
         gan.restart()
-    folder = new_folder(options.out, f"{gan.data_.name}-{gan.method}-{gan.seed}")
-    return run(gan, folder, source, speed)
+    return run(gan, source, speed, lambda: new_folder(options.out, f"{gan.data_.name}-{gan.method}-{gan.seed}"))
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -60,12 +61,15 @@ def resume(options: argparse.Namespace) -> int:
         raise CommandError(USAGE, f"{', '.join(fixed)} cannot change when a run is resumed; --steps and --device can")
     if options.steps is not None and options.steps < 1:
         raise CommandError(USAGE, f"steps must be a whole number of at least 1, got {options.steps}")
-    gan, source = open_run(Path(options.resume), device=options.device, steps=options.steps, eager=options.eager)
-    if gan.trainer_.step >= gan.steps:
-        raise CommandError(USAGE, f"{options.resume} has done its {gan.trainer_.step} steps; give a larger --steps")
     path = Path(options.resume)
     folder = path if path.is_dir() else path.parent
-    return run(gan, folder, source, tune(gan))
+    if not path.is_dir() and path.name != "checkpoint.npz" and (folder / "checkpoint.npz").exists():
+        raise CommandError(USAGE, f"going on from {path} would overwrite the checkpoint.npz beside it; copy it into another "
+                                  "folder")
+    gan, source = open_run(path, device=options.device, steps=options.steps, eager=options.eager)
+    if gan.trainer_.step >= gan.steps:
+        raise CommandError(USAGE, f"{options.resume} has done its {gan.trainer_.step} steps; give a larger --steps")
+    return run(gan, source, tune(gan), lambda: folder)
 
 
 def tune(gan: GAN) -> str:
@@ -76,7 +80,7 @@ def tune(gan: GAN) -> str:
 
 def note(text: str) -> None:
     """A line on stderr that is no error."""
-    print(f"tinygan: {text}", file=sys.stderr)
+    say(f"tinygan: {text}", sys.stderr)
 
 
 def steps_for(seconds: float, trainer: training.Trainer) -> int:
@@ -116,19 +120,12 @@ def new_folder(out: str | None, name: str) -> Path:
             number += 1
 
 
-def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
-    """Train in a folder: header, progress, log, checkpoints, pictures; returns the exit code."""
-    trainer = gan.trainer_
-    about = {"tinygan": __version__, "arguments": sys.argv[1:], "data": source, "config": asdict(trainer.config),
-             "device": trainer.device, "python": platform.python_version(), "numpy": np.__version__,
-             "machine": platform.platform(), "speed": speed, "environment": settings(), "started": now()}
-    try:
-        gan.save(folder / "checkpoint.npz")  # finds out now whether we can write here
-    except OSError:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        raise
-    say(header(gan, folder, speed))
+@contextlib.contextmanager
+def stopping(trainer: training.Trainer) -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM end the training after its present step, and a second signal the process at once.
+
+    Yields the list of those that came. What else a run does, it does to its end.
+    """
     caught: list[int] = []
 
     def stop(signum: int, frame: Any) -> None:
@@ -137,61 +134,115 @@ def run(gan: GAN, folder: Path, source: str, speed: str) -> int:
         caught.append(signum)
         trainer.stop = True
 
-    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    progress = Progress(trainer)
-    reason, saved = "done", time.perf_counter()
+    previous = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        # Overflow shows up as a loss that is not finite, which is reported once and by name.
-        with open(folder / "log.csv", "w", newline="") as file, np.errstate(all="ignore"):
-            log = csv.writer(file)
-            log.writerow(training.COLUMNS)
-            log.writerows([cell(v) for v in row] for row in trainer.history)
-            for row in trainer.train():
-                log.writerow([cell(row[name]) for name in training.COLUMNS])
-                file.flush()
-                progress.show(row)
-                if time.perf_counter() - saved > SAVE_EVERY and not caught:
-                    trainer.check_finite()
-                    gan.save(folder / "checkpoint.npz")
-                    saved = time.perf_counter()
-        progress.end()
-        gan.save(folder / "checkpoint.npz")
-        if caught:
-            reason = signal.Signals(caught[0]).name
-        ideal = training.yardstick(gan.data_)
-        write_pictures(gan, folder, ideal)
-    except training.Diverged as fault:
-        progress.end()
-        reason = str(fault)
-        kept, _ = checkpoint.load(folder / "checkpoint.npz")
-        raise CommandError(DIVERGED, f"{fault}; the checkpoint of step {kept['values']['step']} is kept in {folder}; "
-                                     f"try --lr {min(trainer.config.lr / 5, trainer.method.lr):g}") from None
-    except Exception as fault:
-        reason = f"{type(fault).__name__}: {fault}"
-        raise
+        yield caught
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
-        about |= {"ended": now(), "exit": reason, "steps_done": trainer.step, "last": last_scores(trainer)}
+
+
+def run(gan: GAN, source: str, speed: str, place: Callable[[], Path]) -> int:
+    """Train in the folder that ``place`` gives: header, progress, log, checkpoints, pictures; returns the exit code."""
+    trainer = gan.trainer_
+    about = {"tinygan": __version__, "arguments": sys.argv[1:], "data": source, "config": asdict(trainer.config),
+             "device": trainer.device, "python": platform.python_version(), "numpy": np.__version__,
+             "machine": platform.platform(), "speed": speed, "environment": settings(), "started": now()}
+    # Overflow shows up as a loss that is not finite, which is reported once and by name.
+    with stopping(trainer) as caught, np.errstate(all="ignore"):
+        folder = place()
+        start_files(gan, folder, about)
+        say(header(gan, folder, speed))
+        progress, reason, saved = Progress(trainer), "", time.perf_counter()
         try:
-            text = json.dumps(about, indent=2) + "\n"
-            checkpoint.write_atomically(folder / "run.json", lambda file: file.write(text.encode()))
-        except OSError:
-            if reason == "done":
-                raise
+            with open(folder / "log.csv", "a", newline="") as file:
+                for row in trainer.train():
+                    file.write(log_lines([[row[name] for name in training.COLUMNS]]))
+                    file.flush()
+                    progress.show(row)
+                    if time.perf_counter() - saved > SAVE_EVERY and not caught:
+                        save(gan, folder)
+                        saved = time.perf_counter()
+            progress.end()
+            save(gan, folder)
+            ideal = training.yardstick(gan.data_)
+            write_pictures(gan, folder, ideal)
+            reason = signal.Signals(caught[0]).name if caught else "done"
+        except training.Diverged as fault:
+            progress.end()
+            reason = str(fault)
+            raise CommandError(DIVERGED, f"{fault}; {kept(folder)}; "
+                                         f"try --lr {min(trainer.config.lr / 5, trainer.method.lr):g}") from None
+        except OSError as fault:
+            progress.end()
+            reason = f"cannot write: {fault}"
+            with contextlib.suppress(OSError, training.Diverged):  # perhaps there is place for this
+                save(gan, folder)
+            raise CommandError(WRITE, f"{reason}; {kept(folder)}") from fault
+        except Exception as fault:
+            reason = f"{type(fault).__name__}: {fault}"
+            raise
+        finally:
+            try:
+                write_json(folder, about | {"ended": now(), "exit": reason, "steps_done": trainer.step,
+                                            "last": last_scores(trainer)})
+            except OSError:
+                if reason == "done":
+                    raise
     say(results(gan, folder, ideal))
     if caught:
-        say(f"stopped by {reason}; to go on: tinygan train --resume {folder}")
+        rest = f"; to go on: tinygan train --resume {folder}" if trainer.step < trainer.config.steps else ""
+        say(f"stopped by {reason} at step {trainer.step} of {trainer.config.steps}{rest}")
         return 128 + caught[0]
     return 0
 
 
-def say(text: str, stream: Any = None, end: str = "\n") -> None:
-    """Print, and go on in silence if nobody reads it any more: training is not lost for that."""
+def start_files(gan: GAN, folder: Path, about: dict[str, Any]) -> None:
+    """Write the files with which a run begins, which finds out whether we can; if not, no file of a new run stays."""
+    new = not (folder / "checkpoint.npz").exists()
     try:
-        print(text, end=end, file=stream or sys.stdout, flush=True)
-    except BrokenPipeError:
-        hush(stream or sys.stdout)
+        for name in FILES:
+            checkpoint.remove_stale(folder / name)
+        gan.save(folder / "checkpoint.npz")
+        write_json(folder, about | {"exit": None})
+        lines = log_lines([training.COLUMNS, *gan.trainer_.history])
+        checkpoint.write_atomically(folder / "log.csv", lambda file: file.write(lines.encode()))
+    except OSError:
+        if new:
+            with contextlib.suppress(OSError):
+                for name in FILES:
+                    (folder / name).unlink(missing_ok=True)
+                folder.rmdir()
+        raise
+
+
+def save(gan: GAN, folder: Path) -> None:
+    """Write the checkpoint. Raises ``Diverged`` rather than keep a state that is not finite."""
+    gan.trainer_.check_finite()
+    gan.save(folder / "checkpoint.npz")
+
+
+def kept(folder: Path) -> str:
+    """Which checkpoint there is."""
+    try:
+        header, _ = checkpoint.load(folder / "checkpoint.npz")
+        return f"the checkpoint of step {header['values']['step']} is kept in {folder}"
+    except checkpoint.CheckpointError as fault:
+        return f"no checkpoint is left in {folder}: {fault.reason}"
+
+
+def write_json(folder: Path, about: dict[str, Any]) -> None:
+    """run.json: what is needed to repeat a run, and how it ended."""
+    text = json.dumps(about, indent=2) + "\n"
+    checkpoint.write_atomically(folder / "run.json", lambda file: file.write(text.encode()))
+
+
+def log_lines(rows: list[Any]) -> str:
+    """Rows as lines of log.csv: whole numbers without a point, nothing where there is none."""
+    lines = io.StringIO(newline="")
+    csv.writer(lines).writerows([v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.10g}" for v in row]
+                                for row in rows)
+    return lines.getvalue()
 
 
 def now() -> str:
@@ -202,11 +253,6 @@ def now() -> str:
 def settings() -> dict[str, str]:
     """The environment variables that can change a result or its speed."""
     return {k: v for k, v in os.environ.items() if k in backend.THREAD_VARIABLES or k.startswith(("CUPY_", "TINYGAN_"))}
-
-
-def cell(value: float) -> str:
-    """A number for log.csv: whole numbers without a point, nothing where there is none."""
-    return "" if math.isnan(value) else f"{value:.10g}"
 
 
 def last_scores(trainer: training.Trainer) -> dict[str, float]:
@@ -246,7 +292,7 @@ class Progress:
     def __init__(self, trainer: training.Trainer) -> None:
         self.trainer, self.first = trainer, trainer.step
         self.started, self.shown = time.perf_counter(), -math.inf
-        self.rewrite = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.rewrite = bool(sys.stderr) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.known: dict[str, float] = {}
 
     def line(self, row: dict[str, float]) -> list[str]:
