@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
@@ -171,3 +172,221 @@ def test_pictures_need_no_pyplot_and_importing_them_no_matplotlib():
     code = ("import sys, numpy as np; from tinygan import data, plots; assert 'matplotlib' not in sys.modules; "
             "plots.scatter(data.ring(), np.zeros((5, 2))); assert 'matplotlib.pyplot' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ------------------------------------------------------------------------------------------------------ images
+
+SHAPES = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (1, 35, 35), (3, 64, 64), (1, 9, 30), (3, 64, 8)]
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def cell(image, zoom):
+    """An image (c, h, w) as it is seen: (h, w) or (h, w, 3), enlarged."""
+    seen = np.kron(image.transpose(1, 2, 0), np.ones((zoom, zoom, 1), np.uint8))
+    return seen[..., 0] if len(image) == 1 else seen
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n, columns", [(1, None), (2, None), (7, 3), (64, None)])
+def test_tiles_hold_every_image_in_its_place(shape, n, columns):
+    images = noise(n, *shape)
+    before = images.copy()
+    whole = plots.tiles(images, columns)
+    np.testing.assert_array_equal(images, before)
+    c, h, w = shape
+    zoom = {8: 8, 28: 2, 32: 2, 35: 1, 64: 1, 30: 2}[max(h, w)]
+    tall, wide = zoom * h + 2, zoom * w + 2
+    across = (whole.shape[1] - 2) // wide
+    rows = -(-n // across)
+    assert whole.dtype == np.uint8 and whole.shape == (rows * tall + 2, across * wide + 2, 3)[:2 if c == 1 else 3]
+    assert across == columns if columns else n == 1 or 0.4 < whole.shape[0] / whole.shape[1] < 2.5
+    left = whole.copy()
+    for i, image in enumerate(images):
+        y, x = i // across * tall + 2, i % across * wide + 2
+        np.testing.assert_array_equal(whole[y:y + zoom * h, x:x + zoom * w], cell(image, zoom))
+        left[y:y + zoom * h, x:x + zoom * w] = 128
+    assert (left == 128).all()  # lines, and cells without an image
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 20)])
+@pytest.mark.parametrize("n", [1, 10])
+def test_saved_images_are_their_tiles(shape, n, tmp_path):
+    (tmp_path / "grid.png").write_bytes(b"old")
+    plots.save_images(noise(n, *shape), tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.format == "PNG" and picture.mode == ("L" if shape[0] == 1 else "RGB")
+        np.testing.assert_array_equal(np.asarray(picture), plots.tiles(noise(n, *shape)))
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+
+
+def palettes(content):
+    """(number of frames, how many have a palette of their own) of a GIF, by its blocks."""
+    def chain(at):
+        while content[at]:
+            at += content[at] + 1
+        return at + 1
+
+    assert content[:6] == b"GIF89a" and content[10] & 0x80
+    at, frames, own = 13 + 3 * 2 ** (content[10] % 8 + 1), 0, 0
+    while content[at] != 0x3B:
+        if content[at] == 0x21:
+            at = chain(at + 2)
+            continue
+        assert content[at] == 0x2C
+        frames, flags = frames + 1, content[at + 9]
+        own += flags >> 7
+        at = chain(at + 11 + (3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0))
+    return frames, own
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_gif_has_one_palette_and_repeats_for_ever(shape, count, tmp_path):
+    frames = [plots.tiles(noise(4, *shape, seed=i)) // 64 * 64 for i in range(count)]  # 4 levels, in colour 64 colours
+    plots.save_gif(iter(frames), tmp_path / "walk.gif")
+    assert palettes((tmp_path / "walk.gif").read_bytes()) == (count, 0)
+    with Image.open(tmp_path / "walk.gif") as moving:
+        assert moving.n_frames == count and moving.info.get("loop", 0) == 0 and (count == 1 or moving.info["duration"] == 80)
+        for number, frame in enumerate(frames):
+            moving.seek(number)
+            shown = np.asarray(moving.convert("L" if shape[0] == 1 else "RGB"))
+            np.testing.assert_array_equal(shown, frame)
+    assert count == 1 or b"NETSCAPE2.0\x03\x01\0\0" in (tmp_path / "walk.gif").read_bytes()
+
+
+def test_a_failed_gif_leaves_the_old_file(tmp_path, monkeypatch):
+    (tmp_path / "walk.gif").write_bytes(b"old")
+
+    def full(source, target):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(plots.os, "replace", full)
+    for save, what in ((plots.save_gif, [plots.tiles(noise(1, 1, 8, 8))]), (plots.save_images, noise(1, 1, 8, 8))):
+        with pytest.raises(OSError, match="no space"):
+            save(what, tmp_path / "walk.gif")
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def purple(frame):
+    """Where generated points are drawn."""
+    r, g, b = (frame[..., i].astype(int) for i in range(3))
+    return (r - g > 30) & (b - g > 30)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_frames_of_points_differ_in_the_generated_points_alone(dim):
+    d = dataset(dim)
+    real = d.to_data_units(d.draw(np.random.default_rng(1), 100))
+    points = np.stack([real, np.roll(real, 1, axis=1) if dim > 1 else real[::-1] * 0.5, real])
+    points[1, :50], points[1, 50] = np.nan, 1e300
+    first, second, third = plots.point_frames(d, points, "a walk")
+    assert first.dtype == np.uint8 and first.shape == (620, 800, 3)
+    np.testing.assert_array_equal(first, third)
+    changed = (first != second).any(axis=2)
+    assert 100 < changed.sum() < 0.3 * changed.size
+    rows, columns = np.nonzero(changed)  # within the axes: nothing of their frame moves
+    assert rows.min() > 100 and rows.max() < 570 and columns.min() > 50
+    inside = np.s_[150:560, 70:780]  # below the legend
+    assert purple(first[inside]).sum() > 1.2 * purple(second[inside]).sum() > 0
+    assert not (purple(second) & ~changed & ~purple(first)).any()
+
+
+def image_data(shape, n=30):
+    return data.image_array(noise(n, *shape, seed=1), "mine")
+
+
+def panel_of(shape, n=200, moments=9, rows=30):
+    d = image_data(shape)
+    samples = noise(n, *shape, seed=2)
+    samples[:3] = d.pixels[[7, 20, 3]]  # copies
+    kept = [(10 * (i + 1), noise(10, d.dim, seed=10 + i)) for i in range(moments)]
+    paths = noise(4, 10, d.dim, seed=3)
+    return d, samples, kept, paths, plots.image_panel(d, samples, kept, paths, history(rows), "my images", YARDSTICK)
+
+
+def titled(figure, title):
+    """The axes under a heading."""
+    (axes,) = [axes for axes in figure.findobj(Axes) if axes.get_title("left") == title]
+    return axes
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_image_panel_shows_its_parts_pixel_for_pixel(shape, tmp_path):
+    d, samples, kept, paths, figure = panel_of(shape)
+    plots.save(figure, tmp_path / "panel.png")
+    with Image.open(tmp_path / "panel.png") as picture:
+        seen = np.asarray(picture.convert("RGB")).astype(int)
+    assert seen.shape[1] == 1540 and seen.shape[0] == figure.bbox.height
+    boxes = []
+    for title, images, columns in [
+            ("The same latents over time", [kept[i][1] for i in (0, 1, 2, 3, 5, 6, 7, 8)], 10),
+            ("Paths through latent space", paths, 10)]:
+        expected = plots.tiles(np.reshape(images, (-1, *shape)), columns)
+        boxes.append((title, expected))
+    for title, expected in boxes:
+        box = titled(figure, title).get_window_extent()
+        part = seen[round(seen.shape[0] - box.y1):round(seen.shape[0] - box.y0), round(box.x0):round(box.x1)]
+        if len(shape) and shape[0] == 1:
+            expected = np.repeat(expected[..., None], 3, axis=2)
+        assert part.shape == expected.shape
+        assert np.abs(part - expected).max() <= (0 if shape[0] == 3 else 6)  # grey panels have 256 colours in all
+    assert [label.get_text() for label in titled(figure, "The same latents over time").get_yticklabels()] == [
+        "10", "20", "30", "40", "60", "70", "80", "90"]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 64, 64)])
+def test_nearest_training_images_stand_below_the_samples(shape, monkeypatch):
+    d, samples, _, _, figure = panel_of(shape)
+    axes = titled(figure, "Nearest training images")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["sample", "nearest"] * 2
+    flat = lambda x: x.reshape(len(x), -1).astype(float)  # noqa: E731
+    distance = np.sqrt(np.square(flat(samples[:20])[:, None] - flat(d.pixels)).mean(axis=2))
+    near = d.pixels[distance.argmin(axis=1)]
+    expected = np.concatenate([samples[:10], near[:10], samples[10:20], near[10:]])
+    np.testing.assert_array_equal(axes.images[0].get_array(), plots.tiles(expected, 10))
+    assert f"Here 0 to {distance.min(axis=1).max():.0f} of 255 levels" in text(figure)
+    found, differences = plots._nearest(samples[:20], d)
+    monkeypatch.setattr(plots, "NEIGHBOURS", 7 * d.dim)  # the same in parts
+    for whole, parts in zip((found, differences), plots._nearest(samples[:20], d)):
+        np.testing.assert_array_equal(whole, parts)
+
+
+def test_an_image_panel_names_its_parts_and_says_what_is_good():
+    figure = panel_of((1, 28, 28))[-1]
+    figure.draw_without_rendering()
+    written = text(figure)
+    for words in ("my images", "Samples", "The first 96, chosen by nobody", "The same latents over time",
+                  "Paths through latent space", "Nearest training images", "loss", "W estimate  [score]",
+                  "sliced Wasserstein distance  [networks' units]", "real against real", "step  [generator updates]"):
+        assert words in written
+    assert written.count("Good: ") == 6
+    assert len(figure.findobj(AxesImage)) == 4
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 64)])
+@pytest.mark.parametrize("n, moments, rows", [(1, 0, 0), (1, 1, 1), (9, 2, 1), (15, 3, 2), (21, 30, 1000)])
+def test_odd_image_runs_make_a_picture(shape, n, moments, rows):
+    samples = np.zeros((n, *shape), np.uint8)
+    d = image_data(shape, 2)
+    kept = [(i + 1, samples[:1]) for i in range(moments)]
+    figure = plots.image_panel(d, samples, kept, np.zeros((1, 2, d.dim), np.uint8), history(rows))
+    figure.draw_without_rendering()
+    assert ("None kept yet" in text(figure)) == (moments == 0)
+    assert len(titled(figure, "The same latents over time").get_yticks()) == min(moments, 8)
+    assert len(titled(figure, "Nearest training images").get_yticks()) == (4 if n > 20 else 2)
+
+
+def test_numbers_that_are_not_finite_are_black():
+    d = image_data((1, 8, 8))
+    x = np.linspace(-1, 1, 3 * 64, dtype=np.float32).reshape(3, 64)
+    x[1, :4] = np.nan, np.inf, -np.inf, 5
+    images = d.to_images(x)
+    assert images.shape == (3, 1, 8, 8) and images.dtype == np.uint8
+    assert images[1].reshape(64)[:4].tolist() == [0, 255, 0, 255]
+    np.testing.assert_array_equal(images[[0, 2]].reshape(2, 64), np.rint((x[[0, 2]].astype(float) + 1) * 127.5))
+    assert d.to_images(x.reshape(3, 1, 64)).shape == (3, 1, 1, 8, 8)

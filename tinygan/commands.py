@@ -338,8 +338,8 @@ def write_pictures(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]
     checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=samples))
     title = f"{t.method.title}, {gan.data_.name}, seed {t.config.seed}, step {t.step:,}"
     if t.data.shape:
-        walk = t.data.to_data_units(t.walk(stops=3, between=4)[:, 0])
-        figure = plots.image_panel(gan.data_, samples.reshape(len(samples), -1), t.moments, walk, t.columns(), title, ideal)
+        paths = t.data.to_images(t.walk(stops=2, between=9, n=4)[:10])  # there, not back
+        figure = plots.image_panel(gan.data_, samples, t.moments, paths.swapaxes(0, 1), t.columns(), title, ideal)
     else:
         def critic(points: np.ndarray) -> np.ndarray:
             return backend.to_numpy(t.critic(backend.to_device(points.astype(np.float32), t.device)).data).reshape(-1)
@@ -406,7 +406,7 @@ def sample(options: argparse.Namespace) -> int:
     if kind == ".png":
         from . import plots
         if shape:
-            plots.save_images(samples.reshape(len(samples), -1), shape, target)
+            plots.save_images(samples, target)
         else:
             plots.save(plots.scatter(gan.data_, samples, f"{len(samples):,} samples, seed {options.seed}"), target)
     elif kind == ".csv":
@@ -427,10 +427,14 @@ def walk(options: argparse.Namespace) -> int:
     gan, _ = open_run(Path(options.path), lambda image: not image, device=options.device)
     from . import plots
 
-    frames = gan.trainer_.walk(stops=5, between=12, n=16 if gan.data_.shape else 500, seed=options.seed)
-    rows = gan.data_.to_data_units(frames.reshape(-1, gan.data_.dim)).reshape(frames.shape)
-    plots.save_gif(plots.walk_frames(gan.data_, rows), options.o)
-    print(f"{len(frames)} frames written to {options.o}: a closed path through latent space, past five random latents")
+    data = gan.data_
+    path = gan.trainer_.walk(stops=5, between=12, n=16 if data.shape else 500, seed=options.seed)
+    if data.shape:
+        plots.save_gif(map(plots.tiles, data.to_images(path)), options.o)
+    else:
+        title = f"{data.name}: 500 paths through latent space"
+        plots.save_gif(plots.point_frames(data, data.to_data_units(path), title), options.o)
+    print(f"{len(path)} frames written to {options.o}: a closed path through latent space, past five random latents")
     return 0
 
 

@@ -78,8 +78,7 @@ class GAN:
 
     def units(self, x: Any) -> np.ndarray:
         """Points in the networks' units (n, dim) as ``sample`` gives them."""
-        x = self.data_.to_data_units(x)
-        return x if self.data_.shape is None else np.clip(np.rint(x), 0, 255).astype(np.uint8).reshape(-1, *self.data_.shape)
+        return self.data_.to_data_units(x) if self.data_.shape is None else self.data_.to_images(x)
 
     @property
     def generator_(self) -> Any:

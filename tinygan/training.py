@@ -313,8 +313,7 @@ class Trainer:
         """Keep images of the same latents, at ``MOMENTS`` moments of the run."""
         moment = self.step * MOMENTS // self.config.steps
         if self.data.shape and moment > (self.moments[-1][0] * MOMENTS // self.config.steps if self.moments else -1):
-            images = self.data.to_data_units(self.sample(KEPT))
-            self.moments.append((self.step, np.clip(np.rint(images), 0, 255).astype(np.uint8)))
+            self.moments.append((self.step, self.data.to_images(self.sample(KEPT)).reshape(KEPT, -1)))
 
     def gradient_norms(self, n: int = 512) -> np.ndarray:
         """Lengths of the critic's gradient at n interpolates between data and samples."""

@@ -29,6 +29,12 @@ class DataSet:
         """x * scale + mean: (n, dim) -> (n, dim) float64 (a large mean would eat a float32's digits)."""
         return backend.to_numpy(x) * self.scale + self.mean
 
+    def to_images(self, x: Any) -> np.ndarray:
+        """(..., dim) in the networks' units -> (..., c, h, w) uint8; a number that is not finite becomes black."""
+        assert self.shape is not None
+        levels = np.clip(np.rint(self.to_data_units(x)), 0, 255)
+        return np.nan_to_num(levels).astype(np.uint8).reshape(*levels.shape[:-1], *self.shape)
+
     def to_network_units(self, x: Any) -> np.ndarray:
         """(x - mean) / scale: (n, dim) -> (n, dim) float32."""
         return ((backend.to_numpy(x) - self.mean) / self.scale).astype(np.float32)
