@@ -256,4 +256,5 @@ def _name_at(file: IO[bytes], place: int) -> str:
     start = file.read(30)
     if start[:4] != b"PK\3\4" or len(start) < 30:
         return "no array"
-    return file.read(int.from_bytes(start[26:28], "little"))[:204].decode("ascii", "backslashreplace").removesuffix(".npy")
+    name = file.read(int.from_bytes(start[26:28], "little"))[:204].decode("latin-1").removesuffix(".npy")
+    return name if name.isascii() and name.isprintable() else ascii(name)[:50]

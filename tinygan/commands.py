@@ -374,8 +374,9 @@ def open_run(path: Path, needs_data: Callable[[bool], bool] = lambda image: True
 
     The data are loaded if ``needs_data`` says so, told whether they are images.
     """
-    file = path / "checkpoint.npz" if path.is_dir() else path
-    if path.is_dir() and not file.exists():
+    folder = os.path.isdir(path)  # unlike path.is_dir, no OSError for a name too long or closed to us
+    file = path / "checkpoint.npz" if folder else path
+    if folder and not os.path.exists(file):
         raise checkpoint.CheckpointError(path, "no checkpoint.npz in this folder")
     described = checkpoint.load(file)[0].get("data", {})
     source, wanted = described.get("source"), needs_data(bool(described.get("shape")))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import stat
+import warnings
 from array import array as flat_array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +17,10 @@ from numpy.lib import format as npy
 
 from .. import backend
 from .toy import DataSet
+
+
+MOST_HEADER = 10_000  # bytes, of the text before an array in NumPy's format
+SUSPICIOUS = 2**24  # bytes, of inflated data
 
 
 class DataError(ValueError):
@@ -69,19 +76,41 @@ def _rows_of_numbers(array: Any, name: str) -> np.ndarray:
 
 def read(path: Path) -> np.ndarray:
     """The array in a .npy, .npz or .csv file. Raises DataError for everything else."""
-    reader = _READERS.get(path.suffix.lower())
+    reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: unknown kind of file; expected .npy, .npz or .csv")
+    return guarded(reader, path)
+
+
+def guarded(read: Callable[[Path], np.ndarray], path: Path) -> np.ndarray:
+    """``read(path)`` of a regular file, with every fault told as a DataError and no warning of a parser's."""
     try:
-        return reader(path)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever, a device would never end
+            raise DataError(f"{path}: not a regular file; name a file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read(path)
     except DataError:
         raise
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or 'cannot be read'}; check the path") from error
     except MemoryError as error:
         raise DataError(f"{path}: does not fit into memory; give a part of it") from error
-    except Exception as error:  # what a damaged file makes the parsers raise is no closed list, and misleads
-        raise DataError(f"{path}: damaged, or not a {path.suffix.lower()} file; save it again") from error
+    except Exception as error:  # what a damaged file makes the parsers raise is no closed list
+        what = "check the path" if isinstance(error, OSError) and error.strerror else (
+            f"damaged, or not {path.suffix.lower() or 'such'} data; save it again, or get the file again")
+        raise DataError(f"{path}: {reason(error)}; {what}") from error
+
+
+def reason(error: Exception) -> str:
+    """What an exception says, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (" ".join(str(error).split()) or type(error).__name__)[:100]
+
+
+def refuse_bomb(where: object, inflated: int, held: int) -> None:
+    """DataError for compressed data that inflates more than a hundredfold, and to more than ``SUSPICIOUS`` bytes."""
+    if inflated > max(SUSPICIOUS, 100 * held):
+        raise DataError(f"{where}: says that its {held} bytes inflate to {inflated}; if it is no trap, save it uncompressed")
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -99,22 +128,33 @@ def _read_npz(path: Path) -> np.ndarray:
         if len(candidates) != 1:
             names = ", ".join(candidates[:8]) + (", ..." if len(candidates) > 8 else "")
             raise DataError(f"{path}: expected one array, or one named samples or X; it holds {names or 'none'}")
-        member = members[candidates[0]]
+        member, where = members[candidates[0]], f"{path}[{candidates[0]}]"
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{where}: compressed in a way that NumPy does not write; save it again")
+        if member.compress_size > path.stat().st_size:
+            raise DataError(f"{where}: cut off: {member.compress_size} bytes in a smaller file; save it again")
+        refuse_bomb(where, member.file_size, member.compress_size)
         with archive.open(member) as stream:
-            return _read_array(stream, member.file_size, f"{path}[{candidates[0]}]")
+            return _read_array(stream, member.file_size, where)
 
 
 def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     """An array in NumPy's format out of ``size`` bytes; the header's promises are checked before memory is taken."""
     if size == 0:
         raise DataError(f"{where}: is empty; expected an array of shape (n, d)")
-    read_header = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    first = npy.read_magic(stream) == (1, 0)
+    if int.from_bytes(stream.read(2 if first else 4), "little") > MOST_HEADER:
+        raise ValueError("a header longer than any array needs")
+    stream.seek(8)
+    shape, _, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(stream)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"a shape of {shape}")
     if dtype.hasobject:
         raise DataError(f"{where}: holds Python objects, not numbers; save array.astype('float32') instead")
     promised, held = math.prod(shape) * dtype.itemsize, size - stream.tell()
-    if promised > held:
-        raise DataError(f"{where}: cut off: shape {shape} of {dtype} takes {promised} bytes, the file holds {held}; "
+    if promised != held:
+        what = "cut off" if promised > held else "more than one array"
+        raise DataError(f"{where}: {what}: shape {shape} of {dtype} takes {promised} bytes, the file holds {held}; "
                         "save it again")
     stream.seek(0)
     return npy.read_array(stream, allow_pickle=False)
@@ -153,9 +193,9 @@ def _csv_lines(stream: IO[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return None if "_" in text else float(text)  # to Python 1_0 is 10
     except ValueError:
         return None
 
 
-_READERS: dict[str, Callable[[Path], np.ndarray]] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
+READERS: dict[str, Callable[[Path], np.ndarray]] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}

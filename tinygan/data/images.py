@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import stat
 import string
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from .files import DataError, _read_npy, _read_npz
+from .files import READERS, DataError, guarded, reason, refuse_bomb
 from .toy import DataSet
 
 SMALLEST, LARGEST = 8, 64  # pixels, of a side
@@ -113,27 +114,8 @@ def _file(name: str) -> DataSet:
     if not name or not os.path.exists(path):
         raise DataError(f"unknown images {name!r} (and no such file exists); choose {', '.join(IMAGES)}, a folder of "
                         "pictures, a .npy or .npz array, or an IDX file")
-    read = {".npy": _read_npy, ".npz": _read_npz}.get(path.suffix.lower(), read_idx)
-    return image_array(_guarded(read, path), str(path))
-
-
-def _guarded(read: Callable[[Path], Any], path: Path) -> Any:
-    """``read(path)`` with every fault told as a DataError."""
-    try:
-        return read(path)
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise DataError(f"{path}: does not fit into memory; give a part of it") from error
-    except Exception as error:  # what a damaged file makes the parsers raise is no closed list
-        raise DataError(f"{path}: {_reason(error)}; check the path, or get the file again") from error
-
-
-def _reason(error: Exception) -> str:
-    """What an exception says, in a few words."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (" ".join(str(error).split()) or type(error).__name__)[:100]
+    read = READERS[path.suffix.lower()] if path.suffix.lower() in (".npy", ".npz") else read_idx
+    return image_array(guarded(read, path), str(path))
 
 
 # --------------------------------------------------------------------------------------------------- IDX files
@@ -151,12 +133,12 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if not packed:
-            return _idx(raw, held, path)
+            return _idx(raw, held, packed, path)
         with gzip.GzipFile(fileobj=raw) as stream:
-            return _idx(stream, 1100 * held, path)  # deflate packs no tighter than 1032 to 1
+            return _idx(stream, held, packed, path)
 
 
-def _idx(stream: Any, at_most: int, path: Path) -> np.ndarray:
+def _idx(stream: Any, held: int, packed: bool, path: Path) -> np.ndarray:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 3:
         twice = " (packed twice? unpack it once)" if magic[:2] == b"\x1f\x8b" else ""
@@ -168,7 +150,9 @@ def _idx(stream: Any, at_most: int, path: Path) -> np.ndarray:
     promised = math.prod(shape)
     if promised > MOST_BYTES:
         raise DataError(f"{path}: says that it holds {promised} bytes, shape {shape}; at most {MOST_BYTES} are read")
-    content = stream.read(promised + 1) if promised <= at_most else b""
+    if packed:
+        refuse_bomb(path, promised, held)
+    content = stream.read(promised + 1) if packed or promised <= held else b""
     if len(content) != promised:
         much = "more" if len(content) > promised else "fewer"
         raise DataError(f"{path}: shape {shape} takes {promised} bytes, the file holds {much}; get the file again")
@@ -180,7 +164,7 @@ def _mnist(name: str, data_dir: str | os.PathLike[str] | None) -> DataSet:
     places = [cache_directory() / name] if data_dir is None else [Path(data_dir) / name, Path(data_dir)]
     for path in (place / (MNIST_FILES[0] + ending) for place in places for ending in ("", ".gz")):
         if path.exists():
-            return image_array(_guarded(read_idx, path), name)
+            return image_array(guarded(read_idx, path), name)
     raise DataError(f"{name}: no {MNIST_FILES[0]} in {places[-1]}; put the four files {', '.join(MNIST_FILES)} there, raw "
                     "or gzipped (.gz), or name another folder as the data directory; nothing is downloaded")
 
@@ -210,7 +194,7 @@ def glyphs() -> DataSet:
     path = cache_directory() / "glyphs-1.npy"  # another number for another drawing
     shape = (len(FACES) * len(HEIGHTS) * len(CHARACTERS), 28, 28)
     try:
-        pixels = _read_npy(path)
+        pixels = guarded(READERS[".npy"], path)
     except Exception:  # not there, or damaged: it is only a copy
         pixels = np.empty(0)
     if pixels.shape != shape or pixels.dtype != np.uint8:
@@ -231,7 +215,7 @@ def _drawn() -> np.ndarray:
                 stream = io.BytesIO((folder / f"{face}.ttf").read_bytes())
                 font = ImageFont.truetype(stream, height, layout_engine=ImageFont.Layout.BASIC)
             except (OSError, ImportError) as error:
-                raise DataError(f"glyphs: {folder / face}.ttf: {_reason(error)}; install matplotlib and Pillow "
+                raise DataError(f"glyphs: {folder / face}.ttf: {reason(error)}; install matplotlib and Pillow "
                                 "again") from error
             for character in CHARACTERS:
                 left, top, right, bottom = font.getbbox(character)
@@ -295,9 +279,13 @@ def folder(path: str | os.PathLike[str], size: int = 28, channels: int = 1,
     pixels, faults = [], []
     for file in files:
         try:
-            pixels.append(_picture(file, size, channels))
+            if not stat.S_ISREG(os.stat(file).st_mode):
+                raise ValueError("not a regular file")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Pillow's, about what is refused or repaired
+                pixels.append(_picture(file, size, channels))
         except Exception as error:  # what a damaged picture makes Pillow raise is no closed list
-            faults.append(f"{os.path.relpath(file, path)} ({_reason(error)})")
+            faults.append(f"{os.path.relpath(file, path)} ({reason(error)})")
     some = ", ".join(faults[:3]) + (", ..." if len(faults) > 3 else "")
     if len(pixels) < 2:
         raise DataError(f"{path}: expected at least two PNG or JPEG pictures, {len(pixels)} of {len(files)} can be read"
@@ -313,9 +301,7 @@ def _picture(file: str, size: int, channels: int) -> np.ndarray:
 
     mode = "L" if channels == 1 else "RGB"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures: refused below
-            picture: Any = Image.open(file, formats=("PNG", "JPEG"))
+        picture: Any = Image.open(file, formats=("PNG", "JPEG"))
     except UnidentifiedImageError as error:
         raise ValueError("not a PNG or JPEG picture") from error
     with picture:
