@@ -391,7 +391,7 @@ def test_far_out_the_saturating_game_keeps_its_distance_and_the_other_creeps_in(
     """As flows: d r^2 / dt is 0 for minimax, and -2 u tanh(u / 2), u = theta psi, for the non-saturating game.
 
     Steps turn the circle into the ellipse of lr f, f at most sigmoid(1/2). The second is about
-    -u^2 = -(r^2 sin(2 angle) / 2)^2: so 1 / r^2 grows by t / 8, slower than any exponential, up to 1 / 16 from the sine and to order lr.
+    -u^2 = -(r^2 sin 2 phi / 2)^2: 1 / r^2 grows by t / 8, slower than any exponential, up to 1 / 16 from the sine and to lr.
     """
     lr, steps = 0.1, 400
     circle = distances(play("minimax", start, lr, steps, alternating=True))
