@@ -128,7 +128,7 @@ softplus.vjp(lambda g, y, x: g * sigmoid(x))
 @primitive()
 def relu(x: Any, /) -> Any:
     """max(x, 0); slope 0 at 0."""
-    return np.maximum(x, np.zeros_like(x[:1] if x.ndim else x))  # an example, since a scalar operand has no fast loop
+    return x.clip(0, np.inf)  # ``np.maximum`` with a number has no fast loop
 relu.vjp(lambda g, y, x: g * (y > 0))
 
 @primitive()
@@ -227,7 +227,8 @@ def sum_to(x: Any, /, shape: Shape) -> Any:
     axes = tuple(a for a, n in enumerate(x.shape) if a < new or (shape[a - new] == 1 and n != 1))
     if axes == tuple(range(x.ndim - 1)) and axes:  # all but the last
         x, axes = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), (0,)
-    return _add_up(x, axis=axes).reshape(shape)
+    y = _add_up(x, axis=axes)
+    return y if y.shape == shape else y.reshape(shape)
 broadcast_to.vjp(lambda g, y, x, shape: sum_to(g, x.shape))
 sum_to.vjp(lambda g, y, x, shape: broadcast_to(g, x.shape))
 
@@ -387,8 +388,7 @@ def norm(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def _norm_rule(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     y = _keep(y, x, axis, keepdims)
-    zero = value_of(y) == 0
-    return _keep(g, x, axis, keepdims) * (x / (y + indicator(zero, x)) * indicator(~zero, x))
+    return _keep(g, x, axis, keepdims) * (x / where(value_of(y) == 0, np.inf, y))  # anything / inf is 0, at every order
 norm.vjp(_norm_rule)
 
 # ------------------------------------------------------------------------- operators and methods of Tensor

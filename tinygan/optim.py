@@ -58,7 +58,6 @@ class Optimizer:
         size = sum(p.size for p in self.parameters)
         self.state = {slot: np.zeros_like(first, shape=(size,)) for slot in self.slots}
         self.gradient = np.zeros_like(first, shape=(size,))
-        self.change, self.scratch = (np.zeros_like(first, shape=(min(size, BLOCK),)) for _ in range(2))
         starts = list(accumulate([p.size for p in self.parameters], initial=0))
         self.blocks = [(slice(at, min(at + BLOCK, size)), [  # and in it (parameter, part of it, part of the block)
             (p, slice(max(at - start, 0), at + BLOCK - start), slice(max(start - at, 0), start + p.size - at))
@@ -74,11 +73,11 @@ class Optimizer:
         np.concatenate([g.reshape(-1) for g in grads], out=self.gradient)
         rates = backend.fresh(self.advance)
         for block, parts in self.blocks:
-            g, state = self.gradient[block], [vector[block] for vector in self.state.values()]
-            self.update(rates, g, self.change[:len(g)], self.scratch[:len(g)], *state)
+            change = self.gradient[block]
+            self.update(rates, change, *(vector[block] for vector in self.state.values()))
             for p, part, source in parts:
                 flat = p.data.reshape(-1)[part]
-                np.subtract(flat, self.change[source], out=flat)
+                np.subtract(flat, change[source], out=flat)
         for p in self.parameters:
             p.touch()
 
@@ -86,14 +85,14 @@ class Optimizer:
         """Count a step; the numbers of ``rates`` for it, in the parameters' dtype."""
         lr = self.lr(self.steps) if callable(self.lr) else self.lr
         self.steps += 1
-        return backend.scalars(self.rates(lr), like=self.change)
+        return backend.scalars(self.rates(lr), like=self.gradient)
 
     def rates(self, lr: float) -> tuple[float, ...]:
         """The numbers in ``update`` that change from step to step, at step ``steps``: the learning rate first."""
         return (lr,)
 
-    def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
-        """Set ``change`` and update the state in place, for one block of the flat vectors."""
+    def update(self, rates: Array, g: Array, *state: Array) -> None:
+        """Update the state and turn the gradient into the change, in place, for one block of the flat vectors."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -126,16 +125,15 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = momentum, nesterov
         super().__init__(parameters, lr)
 
-    def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+    def update(self, rates: Array, g: Array, *state: Array) -> None:
         (b,) = state
         b *= self.momentum
         b += g
         if self.nesterov:
-            np.multiply(b, self.momentum, out=change)
-            change += g
-            change *= rates[0]
+            g += self.momentum * b
+            g *= rates[0]
         else:
-            np.multiply(b, rates[0], out=change)
+            np.multiply(b, rates[0], out=g)
 
 
 class RMSprop(Optimizer):
@@ -147,16 +145,16 @@ class RMSprop(Optimizer):
         self.alpha, self.eps = alpha, eps
         super().__init__(parameters, lr)
 
-    def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+    def update(self, rates: Array, g: Array, *state: Array) -> None:
         (v,) = state
-        np.multiply(g, g, out=scratch)
-        scratch *= 1 - self.alpha
+        square = g * g
+        square *= 1 - self.alpha
         v *= self.alpha
-        v += scratch
-        np.sqrt(v, out=scratch)
-        scratch += self.eps
-        np.divide(g, scratch, out=change)
-        change *= rates[0]
+        v += square
+        np.sqrt(v, out=square)
+        square += self.eps
+        g /= square
+        g *= rates[0]
 
 
 class Adam(Optimizer):
@@ -180,18 +178,18 @@ class Adam(Optimizer):
         c = ((1 - b2 ** self.steps) / (1 - b2)) ** 0.5  # v_hat^(1/2) = square^(1/2) / c
         return lr * c * (1 - b1) / (1 - b1 ** self.steps), self.eps * c
 
-    def update(self, rates: Array, g: Array, change: Array, scratch: Array, *state: Array) -> None:
+    def update(self, rates: Array, g: Array, *state: Array) -> None:
         m, v = state
         b1, b2 = self.betas
         m *= b1
         m += g
-        np.multiply(g, g, out=scratch)
+        g *= g
         v *= b2
-        v += scratch
-        np.sqrt(v, out=scratch)
-        scratch += rates[1]
-        np.divide(m, scratch, out=change)
-        change *= rates[0]
+        v += g
+        np.sqrt(v, out=g)
+        g += rates[1]
+        np.divide(m, g, out=g)
+        g *= rates[0]
 
 
 class WeightClip:

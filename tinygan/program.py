@@ -82,6 +82,9 @@ class Call:
         self.reads = [x for x in leaves((args, kwargs)) if isinstance(x, Node)]
         self.signature = function, describe(args), describe(kwargs), node and (node.shape, node.dtype.str)
 
+    def is_method(self, *names: str) -> bool:
+        return self.function is method and self.args[1] in names
+
 
 def replace(x: Any, kind: type, function: Callable[[Any], Any]) -> Any:
     """``x`` with ``function`` applied to every ``kind`` in its tuples, lists and dictionaries."""
@@ -386,7 +389,7 @@ def compiled(tracer: Tracer, results: Any) -> Callable[..., Any]:
 
     def replay(*arguments: Any) -> Any:
         for copy, argument in zip(copies, filter(backend.is_array, arguments)):
-            np.copyto(copy, argument)
+            copy[...] = argument
         for call in bound:
             call()
         for touch in touches:
@@ -452,8 +455,9 @@ def lay_out(calls: list[Call], tracer: Tracer) -> None:
         if call.written is None:
             continue
         ending = [r for r in dict.fromkeys(x.root for x in call.reads) if r.vector is not None and r.uses[-1] == i]
-        elementwise = call.node and isinstance(call.function, np.ufunc) and call.function.signature is None
-        over = [r for r in ending if elementwise and all(x.form == call.node.form for x in call.reads if x.root is r)]
+        elementwise = isinstance(call.function, np.ufunc) and call.function.signature is None or call.is_method("clip")
+        over = [r for r in ending if elementwise and call.node and call.node.size > 1  # ufuncs are slow at one over itself
+                and all(x.form == call.node.form for x in call.reads if x.root is r)]
         free(over)  # an elementwise result may take the place of an operand
         take(call.written)
         free([r for r in ending if r not in over])
@@ -467,13 +471,19 @@ def bind(call: Call) -> Callable[[], Any] | None:
         node.array = function(*args, **kwargs)
         return None
     if isinstance(function, np.ufunc):
-        args = strong(function, args)
+        args, out = strong(function, args), node.array if node else kwargs.pop("out")
+        if function in (np.maximum, np.minimum):
+            return partial(function, *args, out=out, **kwargs)
+        return partial(function, *args, out, **kwargs)  # by position is faster than by name, and deprecated for those two
     if node is None:  # in place
         return partial(function, *args, **kwargs)
-    if isinstance(getattr(function, "__self__", function), np.ufunc) or function is np.concatenate:
+    if isinstance(getattr(function, "__self__", None), np.ufunc) or function is np.concatenate:
         return partial(function, *args, out=node.array, **kwargs)
-    if function is method and args[1] in ("copy", "astype"):
-        return partial(np.copyto, node.array, args[0], casting="unsafe")
+    if call.is_method("copy", "astype", "reshape"):
+        return partial(operator.setitem, node.array.reshape(args[0].shape), ..., args[0])
+    if call.is_method("clip"):
+        bounds = (np.full_like(node.array, a, shape=()) if type(a) in (int, float) else a for a in args[2:])
+        return partial(args[0].clip, *bounds, out=node.array, **kwargs)
     return partial(store, node.array, function, args, kwargs)
 
 
@@ -527,12 +537,12 @@ class Program:
     def __call__(self, *arguments: Any) -> Any:
         if backend.tracer.get() is not None:  # part of another program's step
             return self.step(*arguments)
-        odd = [type(a).__name__ for a in arguments if not (backend.is_array(a) or type(a) in PLAIN)]
-        if odd:
-            raise TypeError(f"Program: an argument is a {odd[0]}; expected arrays and numbers")
-        key = [(a.shape, a.dtype, backend.device_of(a)) if backend.is_array(a) else (type(a), a) for a in arguments]
+        key = [(a.shape, a.dtype, a.device) if backend.is_array(a) else (type(a), a) for a in arguments]
         entry = next((entry for entry in self.entries if entry.key == key and not entry.changes()), None)
         if entry is None or entry.replay is None:
+            odd = [type(a).__name__ for a in arguments if not (backend.is_array(a) or type(a) in PLAIN)]
+            if odd:
+                raise TypeError(f"Program: an argument is a {odd[0]}; expected arrays and numbers")
             return self.trace(entry or Entry(key, self.state), arguments)
         return self.checked(entry, arguments) if self.check else entry.replay(*arguments)
 
