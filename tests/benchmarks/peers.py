@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from works import Convolutional, Work
+from works import N_CRITIC, Convolutional, Work
 
 SLOPE, EPS, MOMENTUM = 0.2, 1e-5, 0.1
 
@@ -62,13 +62,23 @@ class Tinygan:
         """Hook: how the step functions are called."""
 
     def critic_step(self, real: Any, z: Any, e: Any) -> Any:
+        return self.descend(real, self.generator(z).data, e)
+
+    def descend(self, real: Any, fake: Any, e: Any) -> Any:
+        """One step of the critic."""
         tg, n = self.tg, len(real)
-        fake = self.generator(z).data
         scores = self.critic(np.concatenate([real, fake]))
         slack = tg.losses.gradient_norms(self.critic, fake + e * (real - fake), create_graph=True) - 1.0
         loss = tg.losses.wasserstein_critic(scores[:n], scores[n:]) + self.work.penalty * (slack * slack).mean()
         self.optimizers[1].step(tg.grad(loss, self.optimizers[1].parameters))
         return loss.data
+
+    def iteration(self, critic: Any, z: Any) -> Any:
+        """As the training loop does it: the fakes of all critic steps from one pass of the generator."""
+        fakes = self.generator(np.concatenate([latent for _, latent, _ in critic])).data
+        for i, (real, _, e) in enumerate(critic):
+            self.descend(real, fakes[i * len(real):(i + 1) * len(real)], e)
+        return self.generator_step(z)
 
     def generator_step(self, z: Any) -> Any:
         loss = self.tg.losses.wasserstein_generator(self.critic(self.generator(z)))
@@ -100,11 +110,7 @@ class Tinygan:
 
     def run(self, unit: str, inputs: Any) -> Any:
         """One unit; returns its last loss."""
-        if unit == "iteration":
-            for arguments in inputs[0]:
-                self.critic_step(*arguments)
-            return self.generator_step(inputs[1])
-        return (self.critic_step if unit == "critic" else self.step)(*inputs)
+        return {"iteration": self.iteration, "critic": self.critic_step, "step": self.step}[unit](*inputs)
 
 
 class Program(Tinygan):
@@ -113,11 +119,12 @@ class Program(Tinygan):
     def prepare(self) -> None:
         state = [self.generator, self.critic, *self.optimizers]
         from tinygan.program import Program as wrap
-        self.critic_step, self.generator_step = wrap(self.critic_step, state), wrap(self.generator_step, state)
-        plain = self.step  # its masks come in lists: spread them
-        d = len(self.work.critic) - 2
-        spread = wrap(lambda *a: plain(*a[:3], a[3:3 + d], a[3 + d:]), state)
-        self.step = lambda real, z, z2, masks, masks2: spread(real, z, z2, *masks, *masks2)
+        step, iteration, d = self.step, self.iteration, len(self.work.critic) - 2  # their arguments hold lists: spread them
+        steps = wrap(lambda *a: step(*a[:3], a[3:3 + d], a[3 + d:]), state)
+        self.step = lambda real, z, z2, masks, masks2: steps(real, z, z2, *masks, *masks2)
+        iterations = wrap(lambda z, *a: iteration([a[i:i + 3] for i in range(0, len(a), 3)], z), state)
+        self.iteration = lambda critic, z: iterations(z, *(a for arguments in critic for a in arguments))
+        self.critic_step = wrap(self.critic_step, state)
 
 
 class Floor:
@@ -127,12 +134,15 @@ class Floor:
         self.work, self.calls = work, {}
 
     def run(self, unit: str, inputs: Any) -> Any:
+        if unit == "iteration":
+            for part in [*("critic",) * N_CRITIC, "generator"]:
+                self.run(part, inputs)
+            return
         if unit not in self.calls:
             self.calls[unit] = [tuple(np.full(s, 0.01, np.float32) for s in ((n, k), (k, m), (n, m)))
                                 for n, k, m in self.work.products(unit)]
         for a, b, out in self.calls[unit]:
             np.matmul(a, b, out=out)
-        return None
 
 
 class Torch:
@@ -208,6 +218,11 @@ class Torch:
         self.descend(1, loss)
         return loss.detach()
 
+    def iteration(self, critic: Any, z: Any) -> Any:
+        for arguments in critic:
+            self.critic_step(*arguments)
+        return self.generator_step(z)
+
     def generator_step(self, z: Any) -> Any:
         for p in self.critic.parameters():  # the critic's own gradients are not needed here
             p.requires_grad_(False)
@@ -251,7 +266,7 @@ class Functional:
     """Steps as pure functions of parameters, for compilers: ``F`` names the library's functions."""
 
     F: Any
-    run = Tinygan.run
+    run, iteration = Tinygan.run, Torch.iteration
 
     def setup(self, work: Work, dtype: Any) -> None:
         self.work = work

@@ -72,7 +72,7 @@ class Work:
         if self.penalty:  # forward, gradient, and the gradient's own two kinds of derivative
             critic += forward(d[:-1], n) + inputs(d, n) + weights(d, n) + forward(d[:-1], n)
         generator = forward(g, n) + forward(d, n) + inputs(d, n) + weights(g, n) + inputs(g[1:], n)
-        return {"critic": critic, "iteration": N_CRITIC * critic + generator, "step": critic + generator}[unit]
+        return {"critic": critic, "generator": generator, "step": critic + generator}[unit]
 
 
 @dataclass(frozen=True)
