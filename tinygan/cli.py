@@ -85,6 +85,10 @@ def parser() -> Parser:
     p.add_argument("path", type=str, metavar="RUN", help="folder of a run, or a checkpoint")
     p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
 
+    p = command("explain", "Do the step at which a run diverged again, and say where it began.")
+    p.add_argument("path", type=str, metavar="RUN", help="folder of a run, or its diverged.npz")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
+
     p = command("check", "Check the derivatives of primitives, layers and losses against finite differences, and the check "
                          "itself against planted bugs.")
     p.add_argument("names", nargs="*", metavar="NAME", help="what to check (default: everything, some minutes)")

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, backend, checkpoint, training
+from . import __version__, backend, checkpoint, diagnosis, training
 from .cli import DIVERGED, USAGE, WRITE, CommandError, say
 from .gan import GAN
 
-FILES = ("run.json", "log.csv", "checkpoint.npz", "panel.png", "samples.npz")  # of a run
+FILES = ("run.json", "log.csv", "checkpoint.npz", "panel.png", "samples.npz", "diverged.npz")  # of a run
 SAVE_EVERY = 30.0  # seconds between checkpoints
 
 
@@ -170,8 +170,10 @@ def run(gan: GAN, source: str, speed: str, place: Callable[[], Path]) -> int:
             reason = signal.Signals(caught[0]).name if caught else "done"
         except training.Diverged as fault:
             progress.end()
-            reason = str(fault)
-            raise CommandError(DIVERGED, f"{fault}; {kept(folder)}; "
+            with contextlib.suppress(OSError):
+                gan.save(folder / "diverged.npz")
+            reason = f"{fault}; first are {(diagnosis.first(trainer) or ['none, when the step is done again'])[0]}"
+            raise CommandError(DIVERGED, f"{reason} (see tinygan explain {folder}); {kept(folder)}; "
                                          f"try --lr {min(trainer.config.lr / 5, trainer.method.lr):g}") from None
         except OSError as fault:
             progress.end()
@@ -203,7 +205,8 @@ def start_files(gan: GAN, folder: Path, about: dict[str, Any]) -> None:
     try:
         for name in FILES:
             checkpoint.remove_stale(folder / name)
-        gan.save(folder / "checkpoint.npz")
+        save(gan, folder)
+        (folder / "diverged.npz").unlink(missing_ok=True)
         write_json(folder, about | {"exit": None})
         lines = log_lines([training.COLUMNS, *gan.trainer_.history])
         checkpoint.write_atomically(folder / "log.csv", lambda file: file.write(lines.encode()))
@@ -454,6 +457,21 @@ def evaluate(options: argparse.Namespace) -> int:
                 rule = "" if name == "sliced_wasserstein" else f", {threshold:g} sigma"
                 low, high = ideal[name]
                 print(f"{f'{names[name]} ({n}{rule})':34s}{found[name]:12.4g}   {low:.4g} to {high:.4g}")
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """``tinygan explain``."""
+    path = Path(options.path)
+    file = path / "diverged.npz" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise checkpoint.CheckpointError(path, "no diverged.npz in this folder: no training diverged here")
+    gan, _ = open_run(file, device=options.device)
+    tune(gan)
+    lines = diagnosis.first(gan.trainer_)
+    say(f"step {gan.trainer_.step + 1}, done again from {file}:")
+    say("\n".join(lines) if lines else "every value is finite: no step that diverges, or not with this machine, "
+                                         "these libraries and this number of threads")
     return 0
 
 

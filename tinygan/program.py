@@ -529,6 +529,7 @@ class Program:
     """
 
     limit = 8  # entries kept; the oldest goes
+    tracer = Tracer
 
     def __init__(self, step: Callable[..., Any], state: Sequence[Any], check: bool = False) -> None:
         self.step, self.state, self.check = step, list(state), check
@@ -548,7 +549,7 @@ class Program:
 
     def trace(self, entry: Entry, arguments: Sequence[Any]) -> Any:
         """Run the step on stand-ins; keep its list's signature, or compare with the one kept and lay the list out."""
-        tracer = Tracer(entry, arguments)
+        tracer = self.tracer(entry, arguments)
         token = backend.tracer.set(tracer)
         try:
             put(zip((function for function, _ in entry.places), tracer.of_state))

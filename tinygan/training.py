@@ -24,6 +24,7 @@ from .tensor import grad
 COLUMNS = ("step", "seconds", "critic_loss", "generator_loss", "w_estimate", "penalty", "gradient_norm", "modes",
            "high_quality", "reverse_kl", "sliced_wasserstein")
 ROWS, EVALUATIONS = 500, 50  # of a run's log, at most
+KEEP_EVERY = 5.0  # seconds between copies of the state, to come back to where a run diverged
 KEPT, MOMENTS = 10, 8  # latents whose images are kept, at so many moments of a run
 
 
@@ -121,10 +122,11 @@ class Config:
 
 
 class Diverged(ArithmeticError):
-    """A loss or a parameter is not finite any more."""
+    """A loss or a number of the state is not finite any more, since iteration ``step``."""
 
     def __init__(self, step: int, quantity: str) -> None:
         super().__init__(f"training diverged at step {step}: the {quantity} is not finite")
+        self.step = step
 
 
 class Trainer:
@@ -157,7 +159,7 @@ class Trainer:
         self.clip = WeightClip(self.critic.parameters(), self.method.clip) if self.method.clip else None
         self.eager = eager or device != "cpu"  # no replay has been tried on a GPU yet
         state = [*self.parts().values(), self.average, self.clip, self.rng]
-        self.compute = self.iteration if self.eager or config.accumulate > 1 else Program(self.iteration, state)
+        self.compute = self.measured if self.eager or config.accumulate > 1 else Program(self.measured, state)
         if not self.eager and config.accumulate > 1:  # a list of all parts would need the memory of them all
             for name in ("critic_gradients", "generator_gradients"):
                 setattr(self, name, Program(getattr(self, name), [self.generator, self.critic, self.rng]))
@@ -241,25 +243,48 @@ class Trainer:
             columns = self.critic_step(fakes[i * n:(i + 1) * n])
         return columns | self.generator_step()
 
+    def measured(self) -> dict[str, Any]:
+        """``iteration``, and the sum of the squares of its state, which is finite only if all of it is."""
+        columns = self.iteration()
+        tensors = [t.data.reshape(-1) for net in (self.critic, self.generator) for _, t, _ in net.named_tensors()]
+        optimizers = [v for o in (self.critic_optimizer, self.generator_optimizer) for v in o.state.values()]
+        return columns | {"state": sum(np.dot(v, v) for v in [np.concatenate(tensors), *optimizers])}
+
     def iterate(self) -> dict[str, float]:
-        """Do an iteration, replayed unless ``eager``. Raises Diverged if a loss is not finite."""
+        """Do an iteration, replayed unless ``eager``. Raises Diverged if a loss or the state is not finite after it."""
         columns = {name: float(value) for name, value in self.compute().items()}
         self.step += 1
+        state = columns.pop("state")
         for name, value in columns.items():
             if not math.isfinite(value):
                 raise Diverged(self.step, name.replace("_", " "))
+        if not math.isfinite(state):  # or its squares are too large
+            self.check_finite()
         return columns
 
     # ------------------------------------------------------------------------------------ the loop
 
     def train(self) -> Iterator[dict[str, float]]:
-        """Iterate up to ``config.steps``, or until ``stop`` is set; yield each new row of the log, named by ``COLUMNS``."""
+        """Iterate up to ``config.steps``, or until ``stop`` is set; yield each new row of the log, named by ``COLUMNS``.
+
+        Raises Diverged, with the trainer back in the state before the iteration that did.
+        """
         steps = self.config.steps
         log_every, evaluate_every = max(1, steps // ROWS), max(1, steps // EVALUATIONS)
-        started = time.perf_counter() - self.seconds
+        started, kept, kept_at = time.perf_counter() - self.seconds, self.state_dict(), time.perf_counter()
         while self.step < steps and not self.stop:
-            columns = self.iterate()
+            try:
+                columns = self.iterate()
+            except Diverged as fault:
+                log = self.history, self.moments, self.seconds
+                self.load_state_dict(*kept)
+                while self.step < fault.step - 1:
+                    self.iterate()
+                self.history, self.moments, self.seconds = log
+                raise
             self.seconds = time.perf_counter() - started
+            if time.perf_counter() - kept_at > KEEP_EVERY:
+                kept, kept_at = self.state_dict(), time.perf_counter()
             evaluating = self.step % evaluate_every == 0 or self.step == steps
             if evaluating or self.step % log_every == 0:
                 row = dict.fromkeys(COLUMNS, math.nan) | {"step": self.step, "seconds": self.seconds} | columns
@@ -268,14 +293,13 @@ class Trainer:
                     self.remember()
                 self.history.append(tuple(row[name] for name in COLUMNS))
                 yield row
-        self.check_finite()
 
     def check_finite(self) -> None:
-        """Raise Diverged if a parameter is not finite."""
-        for network, name in ((self.critic, "critic"), (self.generator, "generator")):
-            for path, t, _ in network.named_tensors():
-                if not np.isfinite(t.data).all():
-                    raise Diverged(self.step, f"{name}'s {path}")
+        """Raise Diverged if a number of the state is not finite."""
+        for part, holder in reversed(self.parts().items()):  # an optimizer's come before its network's
+            for name, value in holder.state_dict().items():
+                if not np.isfinite(value).all():
+                    raise Diverged(self.step, f"{part.replace('_', ' ')}'s {name}")
 
     def columns(self) -> dict[str, np.ndarray]:
         """The log as columns."""
