@@ -66,7 +66,10 @@ def test_train_leaves_the_files_of_a_run(empty_folder, capfd):
     rows = list(csv.DictReader(open(run / "log.csv")))
     assert len(rows) == 30 and tuple(rows[0]) == training.COLUMNS
     assert all(float(r["penalty"]) >= 0 and float(r["modes"]) <= 8 for r in rows)
-    assert json.loads((run / "run.json").read_text())["config"]["steps"] == 30
+    about = json.loads((run / "run.json").read_text())
+    assert about["config"]["steps"] == 30 and about["config"]["seed"] == 0 and about["exit"] == "done"
+    assert about["arguments"] and about["numpy"] == np.__version__ and " threads " in about["blas"][0]
+    assert {"tinygan", "python", "machine", "device", "environment", "started", "ended", "last"} <= set(about)
     header = out.splitlines()[:4]
     assert header[0].startswith("tinygan ") and "device cpu" in header[1] and "writing to runs/ring-wgan-gp-0" in header[3]
     assert "high quality" in out and "it/s" in err and "it/s" not in out

@@ -243,3 +243,11 @@ def tune_process(width: int) -> str:
 
     threadpool_limits(1, user_api="blas")
     return "1 BLAS thread" + memory
+
+
+def blas() -> list[str]:
+    """The BLAS libraries of this process, each with its kind of processor and its number of threads."""
+    from threadpoolctl import threadpool_info
+
+    return [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')} threads {lib['num_threads']}"
+            for lib in threadpool_info() if lib["user_api"] == "blas"]

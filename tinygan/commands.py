@@ -58,7 +58,8 @@ def resume(options: argparse.Namespace) -> int:
               "seed", "data_dir", "size", "channels", "out")
              if getattr(options, name) is not None] + (["DATA"] if options.data else [])
     if fixed:
-        raise CommandError(USAGE, f"{', '.join(fixed)} cannot change when a run is resumed; --steps and --device can")
+        raise CommandError(USAGE, f"{', '.join(fixed)} cannot change when a run is resumed; --steps, "
+                                  "--device and --eager can")
     if options.steps is not None and options.steps < 1:
         raise CommandError(USAGE, f"steps must be a whole number of at least 1, got {options.steps}")
     path = Path(options.resume)
@@ -147,7 +148,8 @@ def run(gan: GAN, source: str, speed: str, place: Callable[[], Path]) -> int:
     trainer = gan.trainer_
     about = {"tinygan": __version__, "arguments": sys.argv[1:], "data": source, "config": asdict(trainer.config),
              "device": trainer.device, "python": platform.python_version(), "numpy": np.__version__,
-             "machine": platform.platform(), "speed": speed, "environment": settings(), "started": now()}
+             "blas": backend.blas(), "machine": platform.platform(), "speed": speed, "environment": settings(),
+             "started": now()}
     # Overflow shows up as a loss that is not finite, which is reported once and by name.
     with stopping(trainer) as caught, np.errstate(all="ignore"):
         folder = place()

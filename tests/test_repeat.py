@@ -1,0 +1,223 @@
+"""The same run again: stopped and resumed, in other processes, many times over. Equal means equal to the bit."""
+
+import csv
+import gc
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tinygan import checkpoint, cli, data, networks, optim, plots, training
+from tinygan.cli import main
+from tinygan.layers import BatchNorm, Dropout
+from tinygan.training import COLUMNS, METHODS, Config, Trainer
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIMIZERS = {"own": None, "adam": optim.Adam, "rmsprop": optim.RMSprop,
+              "sgd": lambda parameters, lr: optim.SGD(parameters, lr, momentum=0.9)}
+SMALL = dict(batch=6, width=8, depth=2, latent=3, seed=5, n_critic=2)
+long = pytest.mark.thorough
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TINYGAN_DEVICE", raising=False)
+
+
+def every(names, *values, short):
+    """All combinations of values; the plain tests run one in ``short`` of them."""
+    return pytest.mark.parametrize(names, [pytest.param(*case, marks=[long] * bool(i % short))
+                                           for i, case in enumerate(product(*values))])
+
+
+def digest(trainer):
+    """SHA-256 of all that a run has made, but for the time it took."""
+    arrays, values = trainer.state_dict()
+    arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
+    return checkpoint.digest({k: v for k, v in values.items() if k != "seconds"}, arrays)
+
+
+def files(run):
+    """SHA-256 of the files of a run, the times in them left out."""
+    header, arrays = checkpoint.load(run / "checkpoint.npz")
+    header["values"].pop("seconds")
+    times = COLUMNS.index("seconds")
+    arrays["history"] = np.delete(arrays["history"], times, axis=1)
+    with open(run / "log.csv", newline="") as file:
+        log = [row[:times] + row[times + 1:] for row in csv.reader(file)]
+    return {"state": checkpoint.digest(header, arrays), "log": hashlib.sha256(json.dumps(log).encode()).hexdigest(),
+            **{name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ("panel.png", "samples.npz")}}
+
+
+# ------------------------------------------------------------------------------------------------------ resume
+
+
+@every("method, optimizer, accumulate, eager", METHODS, OPTIMIZERS, [1, 2], [False, True], short=13)
+def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp_path, monkeypatch):
+    """With batch norm and dropout in the generator, and in the critic where no penalty forbids batch norm."""
+    if OPTIMIZERS[optimizer]:
+        monkeypatch.setitem(METHODS, method, replace(METHODS[method], optimizer=OPTIMIZERS[optimizer], lr=1e-3))
+    plain = networks.mlp
+
+    def mlp(d_in, width, depth, d_out, rng):
+        network = plain(d_in, width, depth, d_out, rng)
+        if d_out > 1 or METHODS[method].penalty is None:
+            network.layers.insert(1, BatchNorm(width))
+        return network
+
+    def trainer():
+        made = Trainer(Config(method=method, steps=9, accumulate=accumulate, **SMALL), data.ring(), eager=eager)
+        for network in (made.generator, made.critic):
+            network.layers.insert(3, Dropout(0.3, rng=made.rng))
+        return made
+
+    monkeypatch.setattr(networks, "mlp", mlp)
+    whole = trainer()
+    stops = {}
+    for row in whole.train():
+        if row["step"] in (1, 2, 3, 7):  # before the replay is compiled, and after
+            arrays, values = whole.state_dict()
+            checkpoint.save(tmp_path / f"{row['step']}.npz", values, arrays)
+            stops[row["step"]] = digest(whole)
+    assert whole.step == 9 and isinstance(whole.generator.layers[1], BatchNorm) and len(stops) == 4
+    for step, then in stops.items():
+        again = trainer()
+        values, arrays = checkpoint.load(tmp_path / f"{step}.npz")
+        again.load_state_dict(arrays, values)
+        assert digest(again) == then
+        list(again.train())
+        assert digest(again) == digest(whole), f"stopped at step {step}"
+    assert len({*stops.values(), digest(whole)}) == 5
+
+
+ARGUMENTS = ["--batch", "16", "--steps", "10", "--device", "cpu", "--n-critic", "1"]
+POINTS = ["ring", "--width", "8", "--depth", "1"]
+IMAGES = ["glyphs", "--net", "conv", "--width", "2", "--accumulate", "2", "--batch", "4"]
+
+
+@pytest.mark.parametrize("method, source, eager, stops", [
+    pytest.param(method, source, eager, stops, marks=[long] * (number > 0)) for number, (method, source, eager, stops) in
+    enumerate([*product(METHODS, [POINTS], [False], [[4, 9]]), *product(METHODS, [POINTS], [True], [[1, 2, 6]]),
+               *product(METHODS, [IMAGES], [False], [[3, 8]]), *product(METHODS, [IMAGES], [True], [[1, 5]])])])
+def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(method, source, eager, stops, tmp_path, monkeypatch,
+                                                                       capsys):
+    """Checkpoint, log, panel and samples; the run is stopped and resumed again and again."""
+    arguments, iterate = [*source, "--method", method, *ARGUMENTS, *["--eager"] * eager], training.Trainer.iterate
+    monkeypatch.setattr(training, "EVALUATIONS", 5)
+    assert main(["train", *arguments, "--out", "whole"]) == 0
+
+    def stopping(trainer):
+        columns = iterate(trainer)
+        if trainer.step in stops:
+            signal.raise_signal(signal.SIGINT)
+        return columns
+
+    monkeypatch.setattr(training.Trainer, "iterate", stopping)
+    assert main(["train", *arguments, "--out", "stopped"]) == 130
+    for _ in stops[1:]:
+        assert main(["train", "--resume", "stopped", "--device", "cpu", *["--eager"] * eager]) == 130
+    assert main(["train", "--resume", "stopped", "--device", "cpu", *["--eager"] * eager]) == 0
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_resuming_says_of_every_option_whether_it_may_change(tmp_path, monkeypatch, capsys):
+    """Every option of ``train``: it may, or exit code 2, a line that names it and those that may, and nothing touched."""
+    may = {"--help", "--debug", "--steps", "--device", "--eager", "--resume"}
+    monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
+    assert main(["train", *POINTS, *ARGUMENTS, "--out", "run"]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    capsys.readouterr()
+    commands = next(a for a in cli.parser()._actions if a.choices and "train" in a.choices)
+    actions = commands.choices["train"]._actions
+    options = {action.option_strings[-1] if action.option_strings else "DATA": action for action in actions}
+    assert may < set(options) and len(options) > 20
+    for name in set(options) - may:
+        value = "ring" if name == "DATA" else "1"
+        given = [value] if name == "DATA" else [name] if options[name].nargs == 0 else [name, value]
+        assert main(["train", "--resume", "run", "--steps", "20", *given]) == 2, name
+        told = capsys.readouterr().err
+        assert told == f"tinygan: {name} cannot change when a run is resumed; --steps, --device and --eager can\n"
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    assert main(["train", "--resume", "run", "--steps", "12", "--device", "cpu", "--eager"]) == 0
+
+
+# ------------------------------------------------------------------------------------------------- determinism
+
+REPEATED = """
+import sys, warnings
+sys.path[:0] = sys.argv[1:]
+from test_repeat import METHODS, digest
+from tinygan import GAN
+for method in METHODS:
+    for source in ("ring", "glyphs"):
+        gan = GAN(method, steps=4, batch=8, width=8, depth=1, n_critic=2, seed=3, device="cpu").fit(source)
+        print(method, source, digest(gan.trainer_), gan.sample(5, seed=1).tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("seeds", [["0", "1"], pytest.param([*map(str, range(10)), *["random"] * 10], marks=long)])
+def test_processes_and_hash_seeds_give_the_same_run(seeds):
+    """Bit for bit, with the same number of BLAS threads."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    seen = {subprocess.run([sys.executable, "-c", REPEATED, str(ROOT), str(ROOT / "tests")], capture_output=True, text=True,
+                           check=True, env={**environment, "PYTHONHASHSEED": seed}).stdout for seed in seeds}
+    assert len(seen) == 1 and len(seen.pop().splitlines()) == 2 * len(METHODS)
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=long)])
+def test_repetitions_in_one_process_give_the_same_run(times):
+    seen = {(method, digest(run)) for _ in range(times) for method in METHODS
+            for run in [Trainer(Config(method=method, steps=4, **SMALL), data.ring())] if list(run.train())}
+    assert len(seen) == len(METHODS)
+
+
+# ------------------------------------------------------------------------------------------------------- leaks
+
+
+def resident():
+    """Bytes of this process in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@every("method, eager", METHODS, [False, True], short=5)
+@pytest.mark.parametrize("steps", [200, pytest.param(10_000, marks=long)])
+def test_training_takes_no_more_memory_with_every_step(method, eager, steps):
+    trainer = Trainer(Config(method=method, steps=10**6, **SMALL), data.ring(), eager=eager)
+
+    def after(number):
+        for _ in range(number):
+            trainer.iterate()
+        gc.collect()
+        return len(gc.get_objects()), resident()
+
+    after(50)
+    objects, memory = after(steps // 10)
+    more, larger = after(steps)
+    assert more <= objects + 5 and larger <= 1.01 * memory, (objects, more, memory, larger)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize("runs", [20, pytest.param(200, marks=long)])
+def test_runs_leave_no_file_open(runs, monkeypatch, capsys):
+    monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
+    monkeypatch.setattr(training, "yardstick", lambda data: {})
+    monkeypatch.setattr(training, "EVALUATIONS", 1)
+    monkeypatch.setattr("tinygan.commands.results", lambda *arguments: "")
+    handles = []
+    for number in range(runs):
+        code = main(["train", *POINTS, *ARGUMENTS, "--steps", "2", "--lr", "1e30" if number % 4 == 3 else "1e-3"])
+        assert code == (7 if number % 4 == 3 else 0)
+        handles.append(len(os.listdir("/proc/self/fd")))
+    assert len(set(handles[2:])) == 1, handles
