@@ -16,7 +16,8 @@ from tinygan import backend
 ROOT = Path(__file__).resolve().parent.parent
 DEMOS = {"wgan_gp_ring": ["--steps", "3"], "gan_ring": ["--steps", "3", "--head-start", "4"],
          "double_backprop": ["--steps", "3"], "glyphs_wgan_gp": ["--steps", "2"], "dcgan_glyphs": ["--steps", "2"],
-         "batch_size": ["--seconds", "0.05"], "dirac_gan": ["--steps", "200"]}
+         "batch_size": ["--seconds", "0.05"], "dirac_gan": ["--steps", "200"],
+         "vae_glyphs": ["--epochs", "1"]}
 needs_gpu = pytest.mark.skipif(backend.gpu_count()[0] == 0, reason=backend.gpu_count()[1] or "no GPU")
 
 
@@ -68,7 +69,14 @@ def dirac_gan(printed):
     assert numbers(printed, "WGAN-GP, weight 0.5")[0] > 1
 
 
-CLAIMS = {"dirac_gan": dirac_gan}  # what a demo's numbers must show even at this scale
+def vae_glyphs(printed):
+    """The bound of held-out images rises; the KL divergence lies within five standard errors of its estimate."""
+    for latent in ("2", "16"):
+        first, training, held_out, best, epoch, kl, sampled, error, seconds = numbers(printed, latent)
+        assert held_out > first + 300 and 0 < error < 0.1 and abs(kl - sampled) < 5 * error
+
+
+CLAIMS = {"dirac_gan": dirac_gan, "vae_glyphs": vae_glyphs}  # what a demo's numbers must show even at this scale
 
 
 @pytest.mark.parametrize("name", DEMOS)
