@@ -20,6 +20,7 @@ import tinygan as tg
 from tinygan.init import dcgan  # N(0, 0.02^2)
 from tinygan.layers import (BatchNorm, Conv2d, ConvTranspose2d, Dense, Flatten, LeakyReLU, ReLU, Reshape, Sequential,
                             Tanh)
+from tinygan.plots import tiles
 
 BATCH, WIDTH, LATENT = 64, 32, 100
 LR = 2e-4  # with Adam's first moment at 0.5, see below: the paper's settings
@@ -103,22 +104,23 @@ def interpolations(average, device):
     return tg.backend.to_numpy(average.network(rows).data)
 
 
-def grid(axes, rows, title):
-    """Images side by side, 8 in a row, white on black."""
-    axes.imshow(rows.reshape(-1, 8, 28, 28).transpose(0, 2, 1, 3).reshape(-1, 8 * 28), cmap="gray", vmin=-1, vmax=1)
+def grid(axes, data, rows, title):
+    """Images side by side, 8 in a row."""
+    axes.imshow(tiles(data.to_images(rows), 8), cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
     axes.set_title(title, fontsize=11, loc="left")
 
 
 def picture(data, average, log, moments, best, title, device):
-    figure = Figure(figsize=(15, 10), dpi=80, layout="constrained")
+    figure = Figure(figsize=(15, 10), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=14, weight="bold")
     (real, samples, path), (early, losses, scores) = figure.subplots(2, 3)
-    grid(real, data.draw(np.random.default_rng(0), 64), "1. Real glyphs")
-    grid(samples, tg.backend.to_numpy(average.network(latents(64, 4, device)).data), "2. Generated: no choice, the first 64")
-    grid(path, interpolations(average, device), "3. Each row from one latent to another")
-    grid(early, np.concatenate([images for _, images in moments]),
-         "4. The same latents, steps " + ", ".join(str(step) for step, _ in moments))
+    grid(real, data, data.draw(np.random.default_rng(0), 64), "1. Real glyphs")
+    generated = tg.backend.to_numpy(average.network(latents(64, 4, device)).data)
+    grid(samples, data, generated, "2. Generated: no choice, the first 64")
+    grid(path, data, interpolations(average, device), "3. Each row from one latent to another")
+    grid(early, data, np.concatenate([images for _, images in moments]),
+         "4. The same latents in rows, steps " + ", ".join(str(step) for step, _ in moments))
     losses.plot(log["step"], log["discriminator"], color="#1b7837", label="discriminator")
     losses.plot(log["step"], log["generator"], color="#762a83", label="generator")
     losses.axhline(np.log(4), color="#666666", linestyle=":", label="log 4: a discriminator that cannot tell")

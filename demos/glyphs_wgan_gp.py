@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 import tinygan as tg
 from tinygan.layers import Dense, ReLU, Sequential, Tanh
+from tinygan.plots import tiles
 
 BATCH, WIDTH, LATENT = 64, 256, 64
 N_CRITIC = 5  # critic steps for each generator step
@@ -86,17 +87,15 @@ def train(data, steps, seed, device):
 
 
 def grid(axes, data, rows, title):
-    """Images side by side, 8 in a row, white on black."""
-    c, h, w = data.shape
-    images = rows.reshape(-1, 8, h, w).transpose(0, 2, 1, 3).reshape(-1, 8 * w)
-    axes.imshow(images, cmap="gray", vmin=-1, vmax=1)
+    """Images side by side, 8 in a row."""
+    axes.imshow(tiles(data.to_images(rows), 8), cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
     axes.set_title(title, fontsize=11, loc="left")
 
 
 def picture(data, average, log, best, title):
     rng = np.random.default_rng(0)
-    figure = Figure(figsize=(15, 5.4), dpi=80, layout="constrained")
+    figure = Figure(figsize=(15, 5.4), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=14, weight="bold")
     left, middle, right = figure.subplots(1, 3)
     grid(left, data, data.draw(rng, PICTURES), "1. Real glyphs")
