@@ -118,7 +118,7 @@ def test_glyphs_from_the_first_step_to_a_walk(here, cached, net, capfd):
         np.testing.assert_array_equal(np.asarray(grid), plots.tiles(drawn))
     assert main(["walk", str(run), "-o", "walk.gif"]) == 0
     with Image.open("walk.gif") as moving:
-        assert moving.format == "GIF" and moving.n_frames == 60 and moving.size == (4 * 58 + 2, 4 * 58 + 2)
+        assert moving.format == "GIF" and moving.n_frames == 60 and moving.size == (4 * 62 + 6, 4 * 62 + 6)
     assert "images of 1x28x28 written to grid.npy" in capfd.readouterr().out
     assert main(["sample", str(run), "-o", "new.csv"]) == 2
     assert "images go into .png, .npy or .npz" in capfd.readouterr().err and not os.path.exists("new.csv")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 REAL, GENERATED, THIRD, FAINT = "#1b7837", "#762a83", "#b35806", "#666666"
 POINTS = 1000  # of each kind in a picture
-TILE, GAP = 68, 2  # pixels: the longer side of an image that is enlarged, at most; the line between images
+TILE, GAP = 64, 6  # pixels: the longer side of an image that is enlarged, at most; the line between images
 NEIGHBOURS = 2**22  # pixels of training images in which to look for a neighbour at a time: they are needed in float64
 
 
