@@ -91,7 +91,7 @@ def image_panel(
         h, w = canvas.shape[:2]
         axes = figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))  # a pixel for a pixel
         axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set(xticks=[], yticks=tall * (np.arange(len(labels)) + 0.5), yticklabels=labels)
+        axes.set(xticks=[], yticks=tall * (np.arange(len(labels)) + 0.5) + GAP / 2, yticklabels=labels)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         _heading(axes, heading, caption)
