@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 REAL, GENERATED, THIRD, FAINT = "#1b7837", "#762a83", "#b35806", "#666666"
 POINTS = 1000  # of each kind in a picture
-TILE, GAP = 64, 6  # pixels: the longer side of an image that is enlarged, at most; the line between images
+TILE, GAP = 64, 6  # pixels: the longer side of an image that is enlarged, at most; the line between images,
+LINE = 192  # whose grey is none of black, white and what an untrained generator makes
 NEIGHBOURS = 2**22  # pixels of training images in which to look for a neighbour at a time: they are needed in float64
 
 
@@ -129,10 +130,10 @@ def tiles(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     tall, wide = zoom * h + GAP, zoom * w + GAP
     columns = columns or math.ceil(math.sqrt(n * tall / wide))
     rows = math.ceil(n / columns)
-    cells = np.full((rows * columns, tall, wide, c), 128, np.uint8)  # grey: neither black nor white images melt together
+    cells = np.full((rows * columns, tall, wide, c), LINE, np.uint8)
     cells[:n, GAP:, GAP:] = images.transpose(0, 2, 3, 1).repeat(zoom, axis=1).repeat(zoom, axis=2)
     whole = cells.reshape(rows, columns, tall, wide, c).swapaxes(1, 2).reshape(rows * tall, columns * wide, c)
-    whole = np.pad(whole, ((0, GAP), (0, GAP), (0, 0)), constant_values=128)
+    whole = np.pad(whole, ((0, GAP), (0, GAP), (0, 0)), constant_values=LINE)
     return whole[..., 0] if c == 1 else whole
 
 
@@ -176,7 +177,7 @@ def save_images(images: np.ndarray, path: str | os.PathLike[str]) -> None:
 def save_gif(frames: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None:
     """Write frames, all (h, w) or all (h, w, 3) uint8, as a GIF that repeats for ever, whole or not at all.
 
-    All share one palette, without dither: the 256 greys, or 128 colours chosen from every eighth frame.
+    All share one palette, without dither: the 256 greys, or 256 colours chosen from every eighth frame.
     """
     from PIL import Image
     pictures = [Image.fromarray(frame) for frame in frames]
@@ -184,7 +185,7 @@ def save_gif(frames: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None
         first, *others = (picture.convert("P") for picture in pictures)
     else:
         some = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures[::8]]))
-        palette = some.quantize(128, Image.Quantize.MAXCOVERAGE)
+        palette = some.quantize(256, Image.Quantize.FASTOCTREE)  # keeps white and the grey lines
         first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     write_atomically(path, lambda file: first.save(file, format="gif", save_all=True, append_images=others, duration=80,
                                                    loop=0, palette=first.getpalette()))
