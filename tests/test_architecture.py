@@ -1,6 +1,7 @@
 """The shape of the house: imports point one way, outside packages stay where they belong, nothing is executed as data."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +23,10 @@ LATE = {("cli", "commands")}  # the command line loads what a command does when 
 OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"backend"}, "matplotlib": {"plots", "data.images"},
            "PIL": {"plots", "data.images"}, "sklearn": {"data.images"}, "hypothesis": {"testing.strategies"}}
 # (numpy and the standard library may be anywhere)
-EXECUTING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code", "yaml"}
+EXECUTING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code", "yaml",
+             "subprocess", "multiprocessing", "imp", "pty", "socket", "urllib", "http", "ftplib", "requests"}
+NAMES = {"eval", "exec", "compile", "__import__", "breakpoint"}  # of functions that run what they are given
+CALLS = re.compile(rf"os\.(system|popen|exec|spawn|posix_spawn|fork|startfile)\w*|_*builtins_*\.({'|'.join(NAMES)})")
 
 
 def part(module):
@@ -119,8 +123,10 @@ def executes(source):
             yield from (a.name for a in node.names if a.name.split(".")[0] in EXECUTING)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in EXECUTING:
             yield node.module
-        elif isinstance(node, ast.Name) and node.id in ("eval", "exec", "compile", "__import__"):
+        elif isinstance(node, ast.Name) and node.id in NAMES:
             yield node.id
+        elif isinstance(node, ast.Attribute) and CALLS.fullmatch(ast.unparse(node)):
+            yield ast.unparse(node)
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
             yield ast.unparse(node)
         elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("np.random", "numpy.random"):
@@ -135,10 +141,12 @@ def test_nothing_is_executed_as_data_and_no_generator_is_global(path):
 
 @pytest.mark.parametrize("line", ["import pickle", "from pickle import loads", "x = eval('1')", "exec(text)",
                                   "np.load(f, allow_pickle=True)", "np.load(f, allow_pickle=flag)", "f = __import__('os')",
-                                  "np.random.seed(0)", "x = np.random.normal(size=3)"])
+                                  "import marshal", "import subprocess", "from urllib.request import urlopen",
+                                  "os.system('ls')", "os.popen('ls')", "os.execv(a, b)", "os.posix_spawn(a, b)",
+                                  "builtins.eval(x)", "np.random.seed(0)", "x = np.random.normal(size=3)"])
 def test_the_search_finds_what_executes(line):
     assert len(list(executes(line))) == 1
-    assert not list(executes("np.load(f, allow_pickle=False); np.random.default_rng(0); re.compile('x')"))
+    assert not list(executes("np.load(f, allow_pickle=False); np.random.default_rng(0); re.compile('x'); os.replace(a, b)"))
 
 
 def test_there_is_something_to_search():
