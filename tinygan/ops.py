@@ -182,7 +182,7 @@ def matmul(a: Any, b: Any, /) -> Any:
 def matmul_nt(a: Any, b: Any, /) -> Any:
     """a @ b^T: (..., n, k), (..., m, k) -> (..., n, m); leading shapes broadcast."""
     b = _transposed(b)
-    return np.multiply(a, b) if a.shape[-1] == 1 else _product(a, b)  # the BLAS is slow at products of vectors
+    return np.multiply(a, b) if a.shape[-1] == b.shape[-2] == 1 else _product(a, b)  # the BLAS is slow at products of vectors
 
 @primitive(broadcasts=True)
 def matmul_tn(a: Any, b: Any, /) -> Any:
@@ -224,7 +224,7 @@ def broadcast_to(x: Any, /, shape: Shape) -> Any:
 def sum_to(x: Any, /, shape: Shape) -> Any:
     """Sum x down to a shape that broadcasts to its own: the adjoint of ``broadcast_to``."""
     new = x.ndim - len(shape)
-    axes = tuple(a for a, n in enumerate(x.shape) if a < new or (shape[a - new] == 1 and n != 1))
+    axes = tuple(a for a, n in enumerate(x.shape) if a < new or shape[a - new] != n)  # to 1, or reshape complains
     if axes == tuple(range(x.ndim - 1)) and axes:  # all but the last
         x, axes = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), (0,)
     y = _add_up(x, axis=axes)
@@ -271,7 +271,7 @@ def scatter(x: Any, /, index: Any, shape: Shape) -> Any:
 getitem.vjp(lambda g, y, x, index: scatter(g, index, x.shape))
 scatter.vjp(lambda g, y, x, index, shape: getitem(g, index))
 
-@primitive(kind=Variadic)
+@primitive(broadcasts=True, kind=Variadic)  # constants among the arrays as in arithmetic; nothing is broadcast
 def concatenate(*arrays: Any, axis: int = 0) -> Any:
     """concatenate([a, b, ...], axis=0): join arrays along an axis."""
     return np.concatenate(arrays, axis=axis)
@@ -286,6 +286,8 @@ concatenate.vjp(_piece)
 @primitive()
 def astype(x: Any, /, dtype: Any) -> Any:
     """The same values in another floating dtype."""
+    if np.dtype(dtype).kind != "f":
+        raise TypeError("only floating dtypes have derivatives")
     return x.astype(dtype)
 astype.vjp(lambda g, y, x, dtype: astype(g, x.dtype))
 

@@ -164,14 +164,26 @@ class Primitive:
             if type(x) is Tensor:
                 x, constant = x._data, False
             arrays.append(x)
-        if constant:
-            value = self.function(*inputs, **statics)
-            return backend.to_numpy(value) if isinstance(value, np.generic) else value
-        if self.broadcasts:
-            for slot, x in enumerate(inputs):
-                if type(x) is not Tensor and type(x) not in PLAIN:
-                    arrays[slot] = self.constant(slot, x, inputs)
-        return self.record(self.function(*arrays, **statics), inputs, arrays, statics)
+        try:
+            if constant:
+                value = self.function(*inputs, **statics)
+                return backend.to_numpy(value) if isinstance(value, np.generic) else value
+            if self.broadcasts:
+                for slot, x in enumerate(inputs):
+                    if type(x) is not Tensor and type(x) not in PLAIN:
+                        arrays[slot] = self.constant(slot, x, inputs)
+            value = self.function(*arrays, **statics)
+        except (AttributeError, IndexError, OverflowError, TypeError, ValueError, ZeroDivisionError) as fault:
+            raise self.named(fault, inputs, statics) from fault
+        return self.record(value, inputs, arrays, statics)
+
+    def named(self, fault: Exception, inputs: tuple[Any, ...], statics: dict[str, Any]) -> Exception:
+        """What went wrong in a call (an IndexError stays one, a TypeError too, the rest are ValueErrors), and with what."""
+        given = [f"{x.dtype} {x.shape}" if hasattr(x, "dtype") else type(x).__name__ for x in inputs]
+        given += [f"{name}={value!r:.60}" for name, value in statics.items()]
+        kind = next((kind for kind in (ValueError, IndexError, TypeError) if isinstance(fault, kind)), ValueError)
+        kind = TypeError if isinstance(fault, AttributeError) else kind
+        return kind(f"{self.name}: {' '.join(str(fault).split())} (given {', '.join(given)})")
 
     def record(self, value: Array, inputs: tuple[Any, ...], arrays: Sequence[Any], statics: dict[str, Any]) -> Tensor:
         """A Tensor for ``value`` that remembers what it was computed from."""
@@ -187,7 +199,9 @@ class Primitive:
     def constant(self, slot: int, x: Any, inputs: tuple[Any, ...]) -> Array:
         """A constant operand beside a Tensor: integers and 0-d values take the Tensor's dtype, arrays keep theirs."""
         if not backend.is_array(x):
-            raise TypeError(f"{self.name}: argument {slot} is a {type(x).__name__}, not a Tensor, an array or a number")
+            raise TypeError(f"argument {slot} is a {type(x).__name__}, not a Tensor, an array or a number")
+        if x.dtype.kind not in "biuf":
+            raise TypeError(f"argument {slot} is an array of dtype {x.dtype}, not of real numbers")
         if x.dtype.kind in "iu" or (x.ndim == 0 and x.dtype.kind == "f"):
             return x.astype(next(i for i in inputs if type(i) is Tensor).dtype)
         return x
@@ -208,6 +222,8 @@ class Variadic(Primitive):
     """
 
     def __call__(self, arrays: Sequence[Any], axis: int = 0) -> Any:
+        if not hasattr(arrays, "__len__"):
+            raise TypeError(f"{self.name}: expected a sequence of arrays, got {type(arrays).__name__}")
         return super().__call__(*arrays, axis=axis)
 
     def vjp(self, *rules: Callable[..., Any] | None) -> None:
