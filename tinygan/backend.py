@@ -59,10 +59,11 @@ def resolve_device(name: str | None = None) -> str:
 
     Raises ValueError for an unknown word, DeviceError for a GPU that is not usable. ``auto`` falls back to the CPU.
     """
-    name = name or os.environ.get("TINYGAN_DEVICE") or "auto"
+    origin = "" if name is not None else " in TINYGAN_DEVICE"
+    name = (os.environ.get("TINYGAN_DEVICE") or "auto") if name is None else name
     kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "auto") or (colon and not (kind == "cuda" and number.isdecimal())):
-        raise ValueError(f"unknown device {name!r}; choose cpu, cuda, cuda:N or auto")
+    if kind not in ("cpu", "cuda", "auto") or (colon and not (kind == "cuda" and number.isascii() and number.isdecimal())):
+        raise ValueError(f"unknown device {name!r}{origin}; choose cpu, cuda, cuda:N or auto")
     if kind == "cpu":
         return "cpu"
     count, reason = gpu_count()

@@ -51,7 +51,7 @@ class GAN:
         self.images_ = {"data_dir": place and os.path.abspath(place), "size": images.get("size"),
                         "channels": images.get("channels")}
         self.data_ = (X if isinstance(X, data.DataSet) else data.load(X, **images) if isinstance(X, str)
-                      else data.image_array(X) if np.ndim(X) > 2 else data.points(X))
+                      else data.image_array(X) if _dimensions(X) > 2 else data.points(X))
         return self.restart()
 
     def restart(self) -> Trainer:
@@ -136,6 +136,13 @@ class GAN:
         except Exception as fault:  # a whole file with the wrong content
             raise checkpoint.CheckpointError(path, f"{type(fault).__name__}: {fault}") from fault
         return gan
+
+
+def _dimensions(X: Any) -> int:
+    try:
+        return np.ndim(X)
+    except ValueError:  # rows of unequal length, which ``points`` names
+        return 2
 
 
 def _no_data(rng: np.random.Generator, n: int) -> np.ndarray:

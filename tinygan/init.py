@@ -17,7 +17,9 @@ Initializer = Callable[[tuple[int, ...], backend.Generator, Any], backend.Array]
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(fan_in, fan_out) of weights of a shape."""
+    """(fan_in, fan_out) of weights of a shape. ValueError for fewer than two axes and for empty ones."""
+    if len(shape) < 2 or min(shape) < 1:
+        raise ValueError(f"initializer: expected weights (d_in, d_out) or (kh, kw, c_in, c_out), got shape {shape}")
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 

@@ -30,7 +30,12 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, x: Any) -> Any:
-        return self.forward(x)
+        try:
+            return self.forward(x)
+        except (AttributeError, IndexError) as fault:
+            if getattr(x, "ndim", 0) > 0:
+                raise
+            raise TypeError(f"{type(self).__name__}: expected a batch, a Tensor or an array, got {x!r:.60}") from fault
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the modules held directly."""
@@ -115,7 +120,7 @@ class Dense(Affine):
 
     def __init__(self, d_in: int, d_out: int, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
                  dtype: Any = np.float32) -> None:
-        self.weight = Tensor(init((d_in, d_out), rng, dtype))
+        self.weight = Tensor(init(functional.pair("Dense", (d_in, d_out)), rng, dtype))
         self.bias = Tensor(backend.zeros((d_out,), dtype, backend.device_for(rng)))
 
     def affine(self, x: Any, weight: Any) -> Any:
@@ -133,8 +138,9 @@ class Conv2d(Affine):
 
     def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0, *,
                  rng: backend.Generator, init: init.Initializer = init.he_normal, dtype: Any = np.float32) -> None:
-        self.stride, self.padding = functional.pair(stride), functional.pair(padding, 0)
-        self.weight = Tensor(init((*functional.pair(kernel), c_in, c_out), rng, dtype))
+        self.stride, self.padding = functional.pair("Conv2d", stride), functional.pair("Conv2d", padding, 0)
+        shape = functional.pair("Conv2d", kernel) + functional.pair("Conv2d", (c_in, c_out))
+        self.weight = Tensor(init(shape, rng, dtype))
         self.bias = Tensor(backend.zeros((c_out,), dtype, backend.device_for(rng)))
 
     def affine(self, x: Any, weight: Any) -> Any:
@@ -153,9 +159,10 @@ class ConvTranspose2d(Affine):
     def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0,
                  output_padding: int | Pair = 0, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
                  dtype: Any = np.float32) -> None:
-        self.stride, self.padding = functional.pair(stride), functional.pair(padding, 0)
-        self.output_padding = functional.pair(output_padding, 0)
-        self.weight = Tensor(init((*functional.pair(kernel), c_in, c_out), rng, dtype).swapaxes(2, 3))
+        self.stride, self.padding, self.output_padding = (functional.pair("ConvTranspose2d", n, least) for n, least in (
+            (stride, 1), (padding, 0), (output_padding, 0)))
+        shape = functional.pair("ConvTranspose2d", kernel) + functional.pair("ConvTranspose2d", (c_in, c_out))
+        self.weight = Tensor(init(shape, rng, dtype).swapaxes(2, 3))
         self.bias = Tensor(backend.zeros((c_out,), dtype, backend.device_for(rng)))
 
     def affine(self, x: Any, weight: Any) -> Any:
@@ -205,7 +212,7 @@ class Upsample(Module):
     """Every pixel factor x factor times: (n, c, h, w) -> (n, c, factor h, factor w)."""
 
     def __init__(self, factor: int) -> None:
-        self.factor = factor
+        self.factor, _ = functional.pair("Upsample", factor)
 
     def forward(self, x: Any) -> Any:
         return functional.upsample(x, self.factor)
@@ -241,6 +248,8 @@ class BatchNorm(Module):
 
     def __init__(self, d: int, momentum: float = 0.1, eps: float = 1e-5, dtype: Any = np.float32,
                  device: str = "cpu") -> None:
+        if not (functional.pair("BatchNorm", d) and 0 <= momentum <= 1 and eps >= 0):
+            raise ValueError(f"BatchNorm: expected 0 <= momentum <= 1 and eps >= 0, got {momentum} and {eps}")
         self.momentum, self.eps = momentum, eps
         self.gamma = Tensor(backend.zeros((d,), dtype, device) + 1)
         self.beta = Tensor(backend.zeros((d,), dtype, device))
@@ -271,12 +280,14 @@ class LayerNorm(Module):
     """gamma (x - m) / (v + eps)^(1/2) + beta, m and v over each example's features: (n, d) -> (n, d) (Ba et al. 2016)."""
 
     def __init__(self, d: int, eps: float = 1e-5, dtype: Any = np.float32, device: str = "cpu") -> None:
+        if not (functional.pair("LayerNorm", d) and eps >= 0):
+            raise ValueError(f"LayerNorm: expected eps >= 0, got {eps}")
         self.eps = eps
         self.gamma = Tensor(backend.zeros((d,), dtype, device) + 1)
         self.beta = Tensor(backend.zeros((d,), dtype, device))
 
     def forward(self, x: Any) -> Any:
-        if x.shape[-1] != self.gamma.size:
+        if x.ndim < 2 or x.shape[-1] != self.gamma.size:
             raise ValueError(f"LayerNorm: expected input of shape (n, {self.gamma.size}), got {x.shape}")
         return functional.layer_norm(x, self.gamma, self.beta, self.eps)
 
@@ -285,7 +296,9 @@ class Dropout(Module):
     """In training zero each element with probability p and divide the rest by 1 - p; in evaluation the identity."""
 
     def __init__(self, p: float, *, rng: backend.Generator) -> None:
-        backend.host_generator(rng)  # TypeError now rather than in the first step
+        backend.host_generator(rng)  # TypeError now rather than in the first step, and ValueError
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p is a probability, got {p}")
         self.p, self.rng = p, rng
 
     def forward(self, x: Any) -> Any:

@@ -9,13 +9,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from typing import Any
+
+import numpy as np
 
 from . import backend, ops
 from .functional import mean
-from .tensor import Tensor, grad, value_of
+from .tensor import PLAIN, Tensor, floating, grad, value_of
 
 
+def of_scores(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: TypeError for scores that are no Tensor or floating array. (Unsigned integers would wrap around.)"""
+    count = sum(p.default is p.empty for p in signature(loss).parameters.values())  # behind them, a smoothing
+
+    @wraps(loss)
+    def checked(*scores: Any, **named: Any) -> Any:
+        for x in (*scores[:count], *(x for x in named.values() if type(x) not in PLAIN)):
+            floating(loss.__name__, x)
+        return loss(*scores, **named)
+    return checked
+
+
+@of_scores
 def minimax_discriminator(real_scores: Any, fake_scores: Any, smoothing: float = 0.0) -> Any:
     """-E[(1 - s) log D(x) + s log(1 - D(x))] - E[log(1 - D(G(z)))], s the one-sided label smoothing.
 
@@ -27,51 +44,61 @@ def minimax_discriminator(real_scores: Any, fake_scores: Any, smoothing: float =
     return mean(real) + mean(ops.softplus(fake_scores))
 
 
+@of_scores
 def minimax_generator(fake_scores: Any) -> Any:
     """E[log(1 - D(G(z)))]: the saturating loss, whose gradient vanishes while D wins (Goodfellow et al. 2014, eq. 1)."""
     return -mean(ops.softplus(fake_scores))
 
 
+@of_scores
 def nonsaturating_discriminator(real_scores: Any, fake_scores: Any, smoothing: float = 0.0) -> Any:
     """The same as ``minimax_discriminator``: only the generator's half differs."""
     return minimax_discriminator(real_scores, fake_scores, smoothing)
 
 
+@of_scores
 def nonsaturating_generator(fake_scores: Any) -> Any:
     """-E[log D(G(z))] (Goodfellow et al. 2014, section 3)."""
     return mean(ops.softplus(-fake_scores))
 
 
+@of_scores
 def wasserstein_critic(real_scores: Any, fake_scores: Any) -> Any:
     """E[D(G(z))] - E[D(x)]: the negative of the critic's estimate of the Wasserstein-1 distance (Arjovsky et al. 2017)."""
     return mean(fake_scores) - mean(real_scores)
 
 
+@of_scores
 def wasserstein_generator(fake_scores: Any) -> Any:
     """-E[D(G(z))] (Arjovsky et al. 2017, algorithm 1)."""
     return -mean(fake_scores)
 
 
+@of_scores
 def least_squares_discriminator(real_scores: Any, fake_scores: Any) -> Any:
     """E[(D(x) - 1)^2] / 2 + E[D(G(z))^2] / 2, the scores themselves being the outputs (Mao et al. 2017, eq. 9)."""
     return (_mean_square(real_scores - 1) + _mean_square(fake_scores)) / 2
 
 
+@of_scores
 def least_squares_generator(fake_scores: Any) -> Any:
     """E[(D(G(z)) - 1)^2] / 2 (Mao et al. 2017, eq. 9)."""
     return _mean_square(fake_scores - 1) / 2
 
 
+@of_scores
 def hinge_discriminator(real_scores: Any, fake_scores: Any) -> Any:
     """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Lim & Ye 2017; Miyato et al. 2018, eq. 16, its negative)."""
     return mean(ops.relu(1 - real_scores)) + mean(ops.relu(1 + fake_scores))
 
 
+@of_scores
 def hinge_generator(fake_scores: Any) -> Any:
     """-E[D(G(z))], the same as ``wasserstein_generator`` (Lim & Ye 2017; Miyato et al. 2018, eq. 17)."""
     return wasserstein_generator(fake_scores)
 
 
+@of_scores
 def relativistic_discriminator(real_scores: Any, fake_scores: Any) -> Any:
     """E[softplus(-(D(x) - D(G(z))))], x and G(z) paired by their places: is the real one more real than its partner?
 
@@ -83,6 +110,7 @@ def relativistic_discriminator(real_scores: Any, fake_scores: Any) -> Any:
     return mean(ops.softplus(fake_scores - real_scores))
 
 
+@of_scores
 def relativistic_generator(fake_scores: Any, real_scores: Any) -> Any:
     """E[softplus(-(D(G(z)) - D(x)))]: the discriminator's loss with the roles exchanged. ValueError if the shapes differ."""
     return relativistic_discriminator(fake_scores, real_scores)
@@ -90,7 +118,7 @@ def relativistic_generator(fake_scores: Any, real_scores: Any) -> Any:
 
 def interpolate(real: Any, fake: Any, *, rng: backend.Generator) -> Any:
     """e x + (1 - e) G(z), one e ~ U[0, 1) per example (Gulrajani et al. 2017, algorithm 1). ValueError if shapes differ."""
-    real, fake = value_of(real), value_of(fake)
+    real, fake = floating("interpolate", real), floating("interpolate", fake)
     if real.shape != fake.shape:
         raise ValueError(f"interpolate: real has shape {real.shape}, fake {fake.shape}; they must be equal")
     e = backend.uniform(rng, (len(real),) + (1,) * (real.ndim - 1), real.dtype, like=real)
@@ -148,6 +176,7 @@ def path_length_penalty(generator: Callable[[Any], Any], z: Any, target: Any, *,
     y = backend.normal(rng, x.shape, x.dtype, like=x.data) * math.prod(x.shape[2:]) ** -0.5
     (gradient,) = grad(x, [z], create_graph=True, cotangent=y)
     lengths = ops.norm(gradient, axis=tuple(range(1, z.ndim)))
+    _broadcasts("path_length_penalty", lengths, target)
     return _mean_square(lengths - target), value_of(mean(lengths))
 
 
@@ -157,12 +186,14 @@ def gaussian_kl(mean: Any, log_var: Any) -> Any:
     (Kingma & Welling 2014, appendix B.) The negative ELBO (eqs. 3 and 10) is this plus ``gaussian_nll`` or
     ``bernoulli_nll`` of the decoded ``reparameterize``.
     """
+    _broadcasts("gaussian_kl", mean, log_var)
     return _sum_per_example(mean * mean + ops.exp(log_var) - 1 - log_var) / 2
 
 
 def reparameterize(mean: Any, log_var: Any, *, rng: backend.Generator) -> Any:
     """mean + e^(log_var / 2) eps, eps ~ N(0, I): draws from N(mean, diag e^log_var) (Kingma & Welling 2014, section 2.4)."""
-    value = value_of(mean)
+    value = floating("reparameterize", mean)
+    _broadcasts("reparameterize", mean, log_var)
     return mean + ops.exp(log_var / 2) * backend.normal(rng, value.shape, value.dtype, like=value)
 
 
@@ -171,6 +202,7 @@ def gaussian_nll(x: Any, reconstruction: Any, log_sigma: Any) -> Any:
 
     = sum ((x - reconstruction)^2 e^(-2 log_sigma) / 2 + log_sigma + log(2 pi) / 2) (Kingma & Welling 2014, appendix C.2).
     """
+    _broadcasts("gaussian_nll", x, reconstruction, log_sigma)
     if isinstance(log_sigma, (int, float)):
         log_sigma = backend.scalars([log_sigma], like=value_of(x))
     return _sum_per_example(_gaussian_nlls(x, reconstruction, log_sigma))
@@ -182,6 +214,7 @@ def bernoulli_nll(x: Any, logits: Any) -> Any:
     (Kingma & Welling 2014, appendix C.1.) A likelihood for x of 0 and 1; between them a cross-entropy that is smallest at
     p = x, but not 0 there.
     """
+    _broadcasts("bernoulli_nll", x, logits)
     return _sum_per_example(ops.softplus(logits) - x * logits)
 
 
@@ -192,15 +225,26 @@ def gaussian_mixture_nll(x: Any, logits: Any, means: Any, log_sigmas: Any) -> An
     Minimizing it is maximum likelihood. It has no minimum where a component may shrink onto one example, sigma -> 0 (Bishop
     2006, section 9.2.1). Raises ValueError for other shapes.
     """
-    k, d, shapes = len(means), x.shape[-1], (x.shape, logits.shape, means.shape, log_sigmas.shape)
-    if x.ndim != 2 or logits.shape != (k,) or means.shape != (k, d) or log_sigmas.shape not in ((k, d), (k, 1)):
+    shapes = [np.shape(value_of(a)) for a in (x, logits, means, log_sigmas)]
+    (n, d), k = (*shapes[0], 0, 0)[:2], (*shapes[1], 0)[0]
+    if shapes not in [[(n, d), (k,), (k, d), (k, e)] for e in (1, d)]:
         raise ValueError("gaussian_mixture_nll: expected x, logits, means, log_sigmas of shapes (n, d), (k,), (k, d) and "
                          f"(k, d) or (k, 1), got {', '.join(map(str, shapes))}")
-    nlls = ops.sum(_gaussian_nlls(ops.reshape(x, (len(x), 1, d)), means, log_sigmas), axis=2)
+    nlls = ops.sum(_gaussian_nlls(ops.reshape(x, (n, 1, d)), means, log_sigmas), axis=2)
     return ops.logsumexp(logits) - mean(ops.logsumexp(logits - nlls, axis=1))
 
 
 # ---------------------------------------------------------------------------------------------- shared parts
+
+
+def _broadcasts(name: str, x: Any, *others: Any) -> None:
+    """ValueError unless x is a batch and the others broadcast to its shape: (n,) beside (n, 1) would give (n, n)."""
+    shapes = [np.shape(value_of(a)) for a in (x, *others)]
+    if odd := [a.dtype for a in (x, *others) if hasattr(a, "dtype") and a.dtype.kind not in "biuf"]:
+        raise TypeError(f"{name}: expected real numbers, got dtype {odd[0]}")
+    if not shapes[0][:1] > (0,) or any(len(shape) > len(shapes[0]) or any(
+            n not in (1, m) for n, m in zip(shape[::-1], shapes[0][::-1])) for shape in shapes):
+        raise ValueError(f"{name}: expected shapes that broadcast to that of the first, got {', '.join(map(str, shapes))}")
 
 
 def _mean_square(x: Any) -> Any:

@@ -376,7 +376,10 @@ def _finite(*samples: np.ndarray) -> bool:
 
 def _rows(x: Any, name: str) -> np.ndarray:
     """x on the host in float64, checked to be (n, d) with n, d >= 1."""
-    array = np.asarray(backend.to_numpy(x), dtype=np.float64)
+    array = np.asarray(backend.to_numpy(x))
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    array = array.astype(np.float64, copy=False)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"{name}: expected shape (n, d) with n, d >= 1, got {array.shape}")
     return array

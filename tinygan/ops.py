@@ -182,7 +182,7 @@ def matmul(a: Any, b: Any, /) -> Any:
 def matmul_nt(a: Any, b: Any, /) -> Any:
     """a @ b^T: (..., n, k), (..., m, k) -> (..., n, m); leading shapes broadcast."""
     b = _transposed(b)
-    return np.multiply(a, b) if a.shape[-1] == b.shape[-2] == 1 else _product(a, b)  # the BLAS is slow at products of vectors
+    return np.multiply(a, b) if a.shape[-1] == b.shape[-2] == 1 else _product(a, b)  # BLAS is slow at these
 
 @primitive(broadcasts=True)
 def matmul_tn(a: Any, b: Any, /) -> Any:
@@ -271,7 +271,7 @@ def scatter(x: Any, /, index: Any, shape: Shape) -> Any:
 getitem.vjp(lambda g, y, x, index: scatter(g, index, x.shape))
 scatter.vjp(lambda g, y, x, index, shape: getitem(g, index))
 
-@primitive(broadcasts=True, kind=Variadic)  # constants among the arrays as in arithmetic; nothing is broadcast
+@primitive(broadcasts=True, kind=Variadic)  # nothing is, but constants are taken as there
 def concatenate(*arrays: Any, axis: int = 0) -> Any:
     """concatenate([a, b, ...], axis=0): join arrays along an axis."""
     return np.concatenate(arrays, axis=axis)
@@ -339,7 +339,7 @@ fold.vjp(lambda g, y, x, shape, *how, **named: patches(g, *how, **named))
 def axes_of(axis: Axis, ndim: int) -> Shape:
     """An ``axis`` argument as a tuple of axes counted from the front."""
     chosen = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return tuple(a % ndim for a in chosen)
+    return tuple(a % ndim for a in chosen if ndim)
 
 def _keep(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     """Give a reduction of x its reduced axes back, with length 1."""

@@ -7,6 +7,7 @@ definitions are PyTorch's, to rounding; where the paper's differs, the docstring
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from . import backend
 from .tensor import Array, Tensor, value_of
 
+RANGES = {"momentum": (0, math.inf), "alpha": (0, 1), "betas": (0, 1), "eps": (0, math.inf)}  # of hyper-parameters
 Schedule = Callable[[int], float]
 BLOCK = 262144  # elements: smaller blocks cost calls, larger ones leave the cache
 
@@ -27,6 +29,8 @@ def constant(lr: float) -> Schedule:
 
 def linear(lr: float, steps: int, final: float = 0.0) -> Schedule:
     """From lr at step 0 down a straight line to ``final`` at step ``steps``; ``final`` from then on."""
+    if not steps >= 1:
+        raise ValueError(f"linear: expected steps >= 1, got {steps}")
     return lambda step: lr + (final - lr) * min(step / steps, 1.0)
 
 
@@ -50,8 +54,11 @@ class Optimizer:
             raise ValueError(f"{name}: expected at least one parameter, each once; got {len(self.parameters)}")
         if len({p.dtype for p in self.parameters}) > 1:
             raise ValueError(f"{name}: the parameters have different dtypes; use one optimizer for each")
-        if not callable(lr) and not lr >= 0:
+        if not callable(lr) and not 0 <= lr < math.inf:
             raise ValueError(f"{name}: the learning rate must be >= 0, got {lr}")
+        for setting, (low, high) in RANGES.items():
+            if not all(low <= x < high for x in np.ravel(getattr(self, setting, low))):
+                raise ValueError(f"{name}: expected {low} <= {setting} < {high}, got {getattr(self, setting)}")
         self.lr = lr
         self.steps = 0  # taken so far
         first = self.parameters[0].data
@@ -67,9 +74,10 @@ class Optimizer:
     def step(self, grads: Sequence[Any]) -> None:
         """One update from the gradients, in the order of the parameters. ValueError if their shapes do not match."""
         grads = [value_of(g) for g in grads]
-        if [g.shape for g in grads] != [p.shape for p in self.parameters]:
+        shapes = [getattr(g, "shape", type(g)) for g in grads]
+        if shapes != [p.shape for p in self.parameters]:
             raise ValueError(f"{type(self).__name__}.step: expected gradients of shapes "
-                             f"{[p.shape for p in self.parameters]}, got {[g.shape for g in grads]}")
+                             f"{[p.shape for p in self.parameters]}, got {shapes}")
         np.concatenate([g.reshape(-1) for g in grads], out=self.gradient)
         rates = backend.fresh(self.advance)
         for block, parts in self.blocks:

@@ -126,6 +126,14 @@ def value_of(x: Any) -> Any:
     return x._data if isinstance(x, Tensor) else x
 
 
+def floating(name: str, x: Any) -> Array:
+    """The array of a Tensor, or a floating array. TypeError, naming the caller, for anything else."""
+    value = value_of(x)
+    if not backend.is_array(value) or value.dtype.kind != "f":
+        raise TypeError(f"{name}: expected a Tensor or a floating array, got {getattr(value, 'dtype', type(x).__name__)}")
+    return value
+
+
 def stop_gradient(x: Any) -> Array:
     """The value of ``x`` as a constant: a copy of a Tensor's array; an array or a number as it is."""
     return x._data.copy() if isinstance(x, Tensor) else x
@@ -178,11 +186,11 @@ class Primitive:
         return self.record(value, inputs, arrays, statics)
 
     def named(self, fault: Exception, inputs: tuple[Any, ...], statics: dict[str, Any]) -> Exception:
-        """What went wrong in a call (an IndexError stays one, a TypeError too, the rest are ValueErrors), and with what."""
+        """What went wrong in a call, as a TypeError or a ValueError (an IndexError of ``x[i]`` stays one), and with what."""
         given = [f"{x.dtype} {x.shape}" if hasattr(x, "dtype") else type(x).__name__ for x in inputs]
         given += [f"{name}={value!r:.60}" for name, value in statics.items()]
-        kind = next((kind for kind in (ValueError, IndexError, TypeError) if isinstance(fault, kind)), ValueError)
-        kind = TypeError if isinstance(fault, AttributeError) else kind
+        kind: type[Exception] = TypeError if isinstance(fault, (TypeError, AttributeError)) else ValueError
+        kind = IndexError if type(fault) is IndexError and self.name == "getitem" else kind
         return kind(f"{self.name}: {' '.join(str(fault).split())} (given {', '.join(given)})")
 
     def record(self, value: Array, inputs: tuple[Any, ...], arrays: Sequence[Any], statics: dict[str, Any]) -> Tensor:
@@ -298,6 +306,8 @@ def seed(output: Tensor, create_graph: bool, cotangent: Any) -> Any:
     cotangent = cotangent if create_graph else value_of(cotangent)
     if np.shape(value_of(cotangent)) != output.shape:
         raise ValueError(f"grad: the cotangent has shape {np.shape(value_of(cotangent))}, the output {output.shape}")
+    if getattr(value_of(cotangent), "dtype", output.dtype).kind not in "biuf":
+        raise TypeError(f"grad: the cotangent is of dtype {value_of(cotangent).dtype}, not of real numbers")
     known = isinstance(cotangent, Tensor) or backend.is_array(cotangent)
     return cotangent if known else np.full_like(output._data, cotangent)
 
