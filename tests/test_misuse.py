@@ -205,7 +205,8 @@ def test_functions_of_one_array(x, axis):
         return np.add.reduce(v, axis=axis) / np.add.reduce(np.ones_like(v), axis=axis)
 
     for name, call, other in (("mean", lambda: functional.mean(x, axis=axis), mean),
-                              ("var", lambda: functional.var(x, axis=axis), lambda v: np.var(v, axis=axis if v.ndim else None))):
+                              ("var", lambda: functional.var(x, axis=axis),
+                               lambda v: np.var(v, axis=axis if v.ndim else None))):
         y = attempt([name, "mean", "sum", "subtract", "divide", "multiply"], call)
         if y is not None and getattr(x, "dtype", np.dtype("f4")).kind != "c":
             assert np.allclose(value(y), other(value(x)), rtol=0.02, atol=1e-3, equal_nan=True)
@@ -237,8 +238,9 @@ def test_convolutions(x, weight, bias, stride, padding, more):
 def test_layers(x, d, number):
     names = ["Dense", "Conv2d", "BatchNorm", "LayerNorm", "Dropout", "dropout", "normalize", "sum", "mean", "matmul",
              "matmul_nt", "add",
-             "relu", "tanh", "sigmoid", "reshape", "Flatten", "leaky_relu", "multiply", "initializer", "subtract", "Upsample",
-             "upsample", "transpose", "ConvTranspose2d", "conv2d", "conv_transpose2d", "patches", "fold", "ReLU", "Reshape",
+             "relu", "tanh", "sigmoid", "reshape", "Flatten", "leaky_relu", "multiply", "initializer", "Upsample",
+             "upsample", "transpose", "ConvTranspose2d", "conv2d", "conv_transpose2d", "patches", "fold", "ReLU",
+             "Reshape",
              "Tanh", "Sigmoid", "LeakyReLU", "expected numbers", "rng", "sqrt", "divide", "Sequential"]
     made = [lambda: layers.Dense(d, 2, rng=rng()), lambda: layers.Dense(3, d, rng=rng()), lambda: layers.BatchNorm(d),
             lambda: layers.BatchNorm(3, momentum=number), lambda: layers.BatchNorm(3, eps=number),
