@@ -132,7 +132,7 @@ def test_colour_reaches_every_picture(here, monkeypatch, capfd):
     for number in range(4):
         Image.new("RGB", (20 + number, 30), (200 + number, 10, 20)).save(here / "red" / f"{number}.png")
     monkeypatch.setattr(training, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
-    train("red", "--channels", "3", "--size", "9", "--lr", "0.01", "--out", "run", steps=40)
+    train("red", "--channels", "3", "--size", "9", "--lr", "0.02", "--out", "run", steps=20)
     with Image.open("run/panel.png") as panel:
         assert panel.mode == "RGB"
         colors = {color for _, color in panel.getcolors(1 << 20)}

@@ -314,7 +314,7 @@ def titled(figure, title):
     return axes
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 64, 64), (1, 9, 30)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 64, 64), (1, 9, 30)])
 def test_an_image_panel_shows_its_parts_pixel_for_pixel(shape, tmp_path):
     d, samples, kept, paths, figure = panel_of(shape)
     plots.save(figure, tmp_path / "panel.png")
