@@ -2,7 +2,7 @@
 
 Run with the Python that has the peers installed (torch and jax, each optional; none is a dependency of tinygan):
 
-    python tests/benchmarks/run.py                  # the table of steps, 2 threads and 1 thread; a few minutes
+    python tests/benchmarks/run.py                  # the table of steps, 2 threads and 1 thread; ten minutes
     python tests/benchmarks/run.py --only W2 --peers "tinygan eager,PyTorch eager" --rounds 10
     python tests/benchmarks/run.py --peers "tinygan eager,tinygan eager@../before"    # another checkout beside this one
     python tests/benchmarks/run.py --scaling --plot docs/images/scaling.png    # against width and batch
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import platform
 import statistics
@@ -46,22 +47,25 @@ def environment(threads: int, where: str = "") -> dict[str, str]:
 
 
 class Worker:
-    """A peer in its own process."""
+    """A peer in its own process, which has done its first unit when ``ready`` returns."""
 
     def __init__(self, name: str, work: str, unit: str, threads: int) -> None:
         self.name, self.times = name, []
-        start = time.perf_counter()
+        self.start = time.perf_counter()
         peer, _, where = name.partition("@")
         self.process = subprocess.Popen([sys.executable, str(HERE / "worker.py"), peer, work, unit, str(threads)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env=environment(threads, where))
+
+    def ready(self) -> Worker:
         first = self.answer()
-        self.first, self.first_peak = time.perf_counter() - start, first["peak"]
+        self.first, self.first_peak = time.perf_counter() - self.start, first["peak"]
+        return self
 
     def answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name}: the process ended")
+            raise RuntimeError("its process ended")
         return json.loads(line)
 
     def ask(self, units: int, losses: bool = False) -> dict[str, Any]:
@@ -88,23 +92,27 @@ def able(names: list[str], work: str) -> list[str]:
     return [n for n in names if not convolutional or n == "floor" or hasattr(PEERS[n.partition("@")[0]], "convolutional")]
 
 
-def check(workers: list[Worker], work: str, unit: str) -> None:
-    """Every peer's losses agree with a float64 reference, or SystemExit."""
-    reference = Worker("reference", work, unit, 1)
-    expected = reference.ask(4, losses=True)["losses"]
-    reference.close()
-    for worker in workers:
-        losses = worker.ask(4, losses=True)["losses"]
-        worker.times.clear()
-        wrong = max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(losses, expected)) if worker.name != "floor" else 0.0
-        if not wrong < 5e-3:
-            raise SystemExit(f"{work} {unit}: {worker.name} computes {losses}, the reference {expected}")
+def check(worker: Worker, expected: list[float]) -> None:
+    """The peer runs, and its losses agree with the float64 reference, or RuntimeError."""
+    losses = worker.ready().ask(4, losses=True)["losses"]
+    worker.times.clear()
+    wrong = max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(losses, expected)) if worker.name != "floor" else 0.0
+    if not wrong < 5e-3:
+        raise RuntimeError(f"it computes {losses}, the reference {expected}")
 
 
 def measure(work: str, unit: str, threads: int, names: list[str], rounds: int) -> dict[str, tuple[float, float]]:
-    """Peer -> (minimum, median) seconds of one unit."""
-    workers = [Worker(name, work, unit, threads) for name in able(names, work)]
-    check(workers, work, unit)
+    """Peer -> (minimum, median) seconds of one unit; a peer that fails or computes something else is left out, in words."""
+    reference, *workers = [Worker(name, work, unit, threads) for name in ["reference", *able(names, work)]]
+    expected = reference.ready().ask(4, losses=True)["losses"]
+    reference.close()
+    for worker in list(workers):
+        try:
+            check(worker, expected)
+        except RuntimeError as fault:
+            print(f"LEFT OUT of {work} {unit}: {worker.name}, {fault}", flush=True)
+            workers.remove(worker)
+            worker.close()
     for worker in workers:  # warm up, and find how many units fill a turn
         worker.ask(3)
         worker.units = max(3, min(200, int(0.25 / min(worker.times))))
@@ -126,7 +134,7 @@ def steps(args: argparse.Namespace, names: list[str]) -> None:
         results.append(measure(work, unit, threads, names, args.rounds))
         print(f"{work} {unit}, {threads} thread(s): " + ", ".join(
             f"{name} {low * 1e3:.3g} ({mid * 1e3:.3g})" for name, (low, mid) in results[-1].items()) + " ms", flush=True)
-    base = BASE if BASE in names else names[0]
+    base = next((name for name in [BASE, *names] if all(name in r for r in results)), names[0])
     print(f"\n{machine()}\nminimum (median) relative to {base}; its minimum in ms\n")
     print("| | " + " | ".join(f"{w} {u}, {t} thr" for w, u, t in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
@@ -147,7 +155,7 @@ def scaling(args: argparse.Namespace, names: list[str]) -> None:
         for threads in args.threads:
             for name, (low, _) in measure(f"{width}x{batch}", "critic", threads, names, args.rounds).items():
                 cells[name, threads, width, batch] = low * 1e3
-        row = [f"{cells[n, t, width, batch]:.3g}" for n in names for t in args.threads]
+        row = [f"{cells.get((n, t, width, batch), math.nan):.3g}" for n in names for t in args.threads]
         print(f"| {width} | {batch} | " + " | ".join(row) + " |", flush=True)
     for process in busy:
         process.kill()
@@ -166,7 +174,7 @@ def plot(cells: dict[tuple[str, int, int, int], float], names: list[str], args: 
         for name in names:
             for threads in args.threads:
                 axis.loglog([w if len({b for _, b in sizes}) == 1 else b for w, b in sizes],
-                            [cells[name, threads, w, b] for w, b in sizes], "o-" if threads == 1 else "x--",
+                            [cells.get((name, threads, w, b), math.nan) for w, b in sizes], "o-" if threads == 1 else "x--",
                             color=f"C{names.index(name)}", label=f"{name}, {threads} thread{'s' * (threads > 1)}")
         axis.set(xlabel=title, ylabel="ms per WGAN-GP critic step")
     axes[0].legend(fontsize=7)
@@ -248,11 +256,11 @@ def start(names: list[str]) -> None:
             continue
         firsts = []
         for _ in range(3):
-            worker = Worker(name, "W1", "critic", 2)
+            worker = Worker(name, "W1", "critic", 2).ready()
             firsts.append((worker.first, worker.first_peak))
             worker.close()
         begin = time.perf_counter()
-        worker = Worker(name, "W2", "iteration", 1)
+        worker = Worker(name, "W2", "iteration", 1).ready()
         memory = worker.ask(999)["peak"]
         total = time.perf_counter() - begin
         worker.close()
