@@ -121,6 +121,22 @@ def test_the_memory_layout_of_the_input_does_not_matter(rng):
         np.testing.assert_array_equal(conv2d(y, weight, None, 1, 1), conv2d(x, weight, None, 1, 1))
 
 
+def test_images_in_parts_give_what_they_give_in_one(rng, monkeypatch):
+    """Values and both gradients of 5 images, in parts of 5, of 2, 2 and 1, and one by one; float64, so to rounding."""
+    x, weight, g = rng.normal(size=(5, 2, 6, 7)), rng.normal(size=(3, 2, 2, 4)), rng.normal(size=(5, 4, 3, 6))
+    found, parts = [], []
+    for numbers in (10**9, 5 * 3 * 6 * 12 // 3, 1):
+        monkeypatch.setattr(ops, "WINDOWS", numbers)
+        parts.append(len(ops._parts(5, 5 * 3 * 6 * 12)))
+        a, w, b = Tensor(x), Tensor(weight), Tensor(g)
+        y, back = conv2d(a, w, None, (2, 1), (1, 0)), conv_transpose2d(b, w, None, (2, 1), (1, 0), (1, 0))
+        found.append([y.data, back.data, *grad(y, [a, w], cotangent=g), *grad(back, [b, w], cotangent=x)])
+    assert parts == [1, 3, 5]
+    for whole, some, single in zip(*found):
+        np.testing.assert_allclose(some, whole, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(single, whole, rtol=1e-12, atol=1e-12)
+
+
 # ---------------------------------------------------------------------------------------------- derivatives
 
 

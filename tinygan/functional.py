@@ -115,13 +115,12 @@ def conv2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair = 1, paddin
     is not flipped. The result's memory is (n, oh, ow, c_out), so that a chain of layers needs no transposed copies.
     """
     _images("conv2d", x, weight, bias, 2, 3)
-    (kh, kw, c_in, c_out), stride, padding = weight.shape, pair("conv2d", stride), pair("conv2d", padding, 0)
+    (kh, kw), stride, padding = weight.shape[:2], pair("conv2d", stride), pair("conv2d", padding, 0)
     oh, ow = (ops.windows(*how) for how in zip(x.shape[2:], (kh, kw), stride, padding))
     if oh < 1 or ow < 1:
         raise ValueError(f"conv2d: a kernel of {kh} x {kw} does not fit into {x.shape[2:]} with padding {padding}")
-    rows = ops.patches(ops.transpose(x, (0, 2, 3, 1)), kernel=(kh, kw), stride=stride, padding=padding)
-    y = ops.matmul(rows, ops.reshape(weight, (kh * kw * c_in, c_out)))
-    return ops.transpose(ops.reshape(y if bias is None else y + bias, (x.shape[0], oh, ow, c_out)), (0, 3, 1, 2))
+    y = ops.convolve(ops.transpose(x, (0, 2, 3, 1)), weight, stride=stride, padding=padding)
+    return ops.transpose(y if bias is None else y + bias, (0, 3, 1, 2))
 
 
 def conv_transpose2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair = 1, padding: int | Pair = 0,
@@ -132,16 +131,14 @@ def conv_transpose2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair =
     Images of several heights have convolutions of one height: ``output_padding``, below the stride, chooses among them.
     """
     _images("conv_transpose2d", x, weight, bias, 3, 2)
-    (kh, kw, c_out, c_in), (n, _, h, w) = weight.shape, x.shape
+    (kh, kw), (h, w) = weight.shape[:2], x.shape[2:]
     stride, padding, extra = (pair("conv_transpose2d", how, least) for how, least in (
         (stride, 1), (padding, 0), (output_padding, 0)))
     size = tuple((a - 1) * s + k - 2 * p + e for a, k, s, p, e in zip((h, w), (kh, kw), stride, padding, extra))
     if min(size) < 1 or not all(e < s for e, s in zip(extra, stride)):
         raise ValueError(f"conv_transpose2d: no images of {size} from {(h, w)} with kernel {(kh, kw)}, stride {stride}, "
                          f"padding {padding}, output_padding {extra} (below the stride)")
-    rows = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (n * h * w, c_in))
-    y = ops.matmul_nt(rows, ops.reshape(weight, (kh * kw * c_out, c_in)))
-    y = ops.fold(y, (n, *size, c_out), kernel=(kh, kw), stride=stride, padding=padding)
+    y = ops.convolve_t(ops.transpose(x, (0, 2, 3, 1)), weight, size=size, stride=stride, padding=padding)
     return ops.transpose(y if bias is None else y + bias, (0, 3, 1, 2))
 
 

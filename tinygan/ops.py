@@ -291,17 +291,24 @@ def astype(x: Any, /, dtype: Any) -> Any:
     return x.astype(dtype)
 astype.vjp(lambda g, y, x, dtype: astype(g, x.dtype))
 
-# ---------------------------------------------------------------------------------- windows of images
-# Each is the other's adjoint. Images are (n, h, w, c) here: a row of a window is one run of numbers in memory.
+# -------------------------------------------------------------------------------------- convolutions
+# As the products above, three that are closed under differentiation: <convolve(x, w), g> = <x, convolve_t(g, w)> =
+# <w, convolve_w(x, g)>. Images are (n, h, w, c) here: a row of a window is one run of numbers in memory.
 
 Pair = tuple[int, int]
+WINDOWS = 2**19  # numbers in the windows of a few images, which stay in the cache until they are multiplied
 
 def windows(size: int, kernel: int, stride: int, padding: int) -> int:
     """How many windows fit along an axis."""
     return (size + 2 * padding - kernel) // stride + 1
 
-@primitive()
-def patches(x: Any, /, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+def _parts(n: int, numbers: int) -> list[slice]:
+    """n images, a few at a time: those whose windows hold ``WINDOWS`` numbers."""
+    count = builtins.max(1, -(-numbers // WINDOWS))
+    size = builtins.max(1, -(-n // count))
+    return [slice(i, i + size) for i in range(0, builtins.max(1, n), size)]
+
+def _patches(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """The windows of zero-padded images as rows: (n, h, w, c) -> (n oh ow, kh kw c), oh = (h + 2 p - kh) // s + 1."""
     (n, h, w, c), (kh, kw), (top, left) = x.shape, kernel, padding
     if top or left:
@@ -312,18 +319,17 @@ def patches(x: Any, /, kernel: Pair, stride: Pair, padding: Pair) -> Any:
     y = np.lib.stride_tricks.sliding_window_view(x, (kh, kw * c), axis=(1, 2))[:, ::stride[0], ::stride[1] * c]
     return y.reshape(n * y.shape[1] * y.shape[2], kh * kw * c)
 
-@primitive()
-def fold(x: Any, /, shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    """Images of a shape (n, h, w, c), the sums of the windows at the places where ``patches`` takes them from."""
-    counts = [windows(*how) for how in zip(shape[1:3], kernel, stride, padding)]
-    x, y = x.reshape(shape[0], *counts, *kernel, shape[3]), np.zeros_like(x, shape=shape, order="C")
+def _fold(x: Array, y: Array, kernel: Pair, stride: Pair, padding: Pair) -> None:
+    """Add windows to images y (n, h, w, c), each at the place where ``_patches`` takes it from."""
+    (n, h, w, c) = y.shape
+    counts = [windows(*how) for how in zip((h, w), kernel, stride, padding)]
+    x = x.reshape(n, *counts, *kernel, c)
     inside = [[_inside(k - p, s, size, count) for k in range(kernel)]
-              for kernel, p, s, size, count in zip(kernel, padding, stride, shape[1:3], counts)]
+              for kernel, p, s, size, count in zip(kernel, padding, stride, (h, w), counts)]
     for i, (rows, to_rows) in enumerate(inside[0]):
         for j, (columns, to_columns) in enumerate(inside[1]):
             part = y[:, to_rows, to_columns]
             np.add(part, x[:, rows, columns, i, j], out=part)
-    return y
 
 def _inside(offset: int, stride: int, size: int, count: int) -> tuple[slice, slice]:
     """The windows whose pixel ``offset`` behind their start lies in the image, and those pixels."""
@@ -331,8 +337,41 @@ def _inside(offset: int, stride: int, size: int, count: int) -> tuple[slice, sli
     if first > last:
         return slice(0), slice(0)
     return slice(first, last + 1), slice(first * stride + offset, last * stride + offset + 1, stride)
-patches.vjp(lambda g, y, x, *how, **named: fold(g, x.shape, *how, **named))
-fold.vjp(lambda g, y, x, shape, *how, **named: patches(g, *how, **named))
+
+@primitive()
+def convolve(x: Any, w: Any, /, stride: Pair, padding: Pair) -> Any:
+    """The windows of images times a kernel: (n, h, w, c), (kh, kw, c, d) -> (n, oh, ow, d)."""
+    n, (kh, kw, c, d) = len(x), w.shape
+    oh, ow = (windows(*how) for how in zip(x.shape[1:3], (kh, kw), stride, padding))
+    w = w.reshape(kh * kw * c, d)
+    y = [np.matmul(_patches(x[part], (kh, kw), stride, padding), w) for part in _parts(n, n * oh * ow * len(w))]
+    return (np.concatenate(y) if len(y) > 1 else y[0]).reshape(n, oh, ow, d)
+
+@primitive()
+def convolve_t(g: Any, w: Any, /, size: Pair, stride: Pair, padding: Pair) -> Any:
+    """The transposed convolution: (n, oh, ow, d), (kh, kw, c, d) -> (n, *size, c)."""
+    (n, oh, ow, d), (kh, kw, c, _) = g.shape, w.shape
+    y = np.zeros_like(g, dtype=np.result_type(g, w), shape=(n, *size, c), order="C")
+    w = w.reshape(kh * kw * c, d).T.copy()
+    for part in _parts(n, n * oh * ow * kh * kw * c):
+        _fold(np.matmul(g[part].reshape(-1, d), w), y[part], (kh, kw), stride, padding)
+    return y
+
+@primitive()
+def convolve_w(x: Any, g: Any, /, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    """What a kernel gathers: (n, h, w, c), (n, oh, ow, d) -> (kh, kw, c, d)."""
+    (n, oh, ow, d), (kh, kw), c = g.shape, kernel, x.shape[3]
+    w, *others = [np.matmul(_patches(x[part], kernel, stride, padding).T, g[part].reshape(-1, d))
+                  for part in _parts(n, n * oh * ow * kh * kw * c)]
+    for more in others:
+        w += more
+    return w.reshape(kh, kw, c, d)
+convolve.vjp(lambda g, y, x, w, **how: convolve_t(g, w, size=x.shape[1:3], **how),
+             lambda g, y, x, w, **how: convolve_w(x, g, kernel=w.shape[:2], **how))
+convolve_t.vjp(lambda u, y, g, w, size, **how: convolve(u, w, **how),
+               lambda u, y, g, w, size, **how: convolve_w(u, g, kernel=w.shape[:2], **how))
+convolve_w.vjp(lambda v, y, x, g, kernel, **how: convolve_t(g, v, size=x.shape[1:3], **how),
+               lambda v, y, x, g, kernel, **how: convolve(x, v, **how))
 
 # ------------------------------------------------------------------------------------------ reductions
 

@@ -274,24 +274,32 @@ def scattered(pick: Picker, op: Any) -> Case:
     return Case(lambda x: op(x, index, shape), [pick.array(np.zeros(shape)[index].shape)])
 
 
-def images(pick: Picker) -> tuple[Shape, dict[str, Shape]]:
-    """The shape of images (n, h, w, c), and how to take windows from them."""
+def images(pick: Picker) -> tuple[Shape, Shape, dict[str, Shape]]:
+    """The shapes of images (n, h, w, c) and of a kernel (kh, kw), and how it moves."""
     padding = pick.integer(0, 2), pick.integer(0, 1)
     n, h, w, c = (pick.integer(0 if pick.chance(8) else 1, 2), pick.integer(1, 4), pick.integer(1, 4), pick.integer(1, 2))
     kernel = pick.integer(1, min(3, h + 2 * padding[0])), pick.integer(1, min(3, w + 2 * padding[1]))
-    return (n, h, w, c), {"kernel": kernel, "stride": (pick.integer(1, 4), pick.integer(1, 2)), "padding": padding}
+    return (n, h, w, c), kernel, {"stride": (pick.integer(1, 4), pick.integer(1, 2)), "padding": padding}
 
 
-@sampler("patches")
-def windowed(pick: Picker, op: Any) -> Case:
-    shape, how = images(pick)
-    return Case(lambda x: op(x, **how), [pick.array(shape)])
+@sampler("convolve")
+def convolved(pick: Picker, op: Any) -> Case:
+    shape, kernel, how = images(pick)
+    return Case(lambda x, w: op(x, w, **how), [pick.array(shape), pick.array((*kernel, shape[3], 2))])
 
 
-@sampler("fold")
-def folded(pick: Picker, op: Any) -> Case:
-    shape, how = images(pick)
-    return Case(lambda x: op(x, shape, **how), [pick.array(ops.patches(np.zeros(shape), **how).shape)])
+@sampler("convolve_t")
+def convolved_back(pick: Picker, op: Any) -> Case:
+    shape, kernel, how = images(pick)
+    rows = ops.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
+    return Case(lambda g, w: op(g, w, size=shape[1:3], **how), [pick.array(rows), pick.array((*kernel, shape[3], 2))])
+
+
+@sampler("convolve_w")
+def gathered(pick: Picker, op: Any) -> Case:
+    shape, kernel, how = images(pick)
+    rows = ops.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
+    return Case(lambda x, g: op(x, g, kernel=kernel, **how), [pick.array(shape), pick.array(rows)])
 
 
 @sampler("concatenate")
