@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMOS = {"wgan_gp_ring": ["--steps", "3"], "gan_ring": ["--steps", "3", "--head-start", "4"],
          "double_backprop": ["--steps", "3"], "glyphs_wgan_gp": ["--steps", "2"], "dcgan_glyphs": ["--steps", "2"],
          "batch_size": ["--seconds", "0.05"], "dirac_gan": ["--steps", "200"],
-         "vae_glyphs": ["--epochs", "1"]}
+         "vae_glyphs": ["--epochs", "1"],
+         "vanishing_gradients": ["--steps", "25", "--stages", "0"],
+         "weight_clipping": ["--steps", "40", "--deep-steps", "3"]}
 needs_gpu = pytest.mark.skipif(backend.gpu_count()[0] == 0, reason=backend.gpu_count()[1] or "no GPU")
 
 
@@ -76,7 +78,26 @@ def vae_glyphs(printed):
         assert held_out > first + 300 and 0 < error < 0.1 and abs(kl - sampled) < 5 * error
 
 
-CLAIMS = {"dirac_gan": dirac_gan, "vae_glyphs": vae_glyphs}  # what a demo's numbers must show even at this scale
+def vanishing_gradients(printed):
+    """An untrained generator is far from the data: the discriminator wins within 25 steps, the critic's slope stays."""
+    rows = [[float(number) for number in line.split()] for line in re.findall(r"^ +0 +[1-9].+$", printed, re.MULTILINE)]
+    minimax, nonsaturating, wasserstein = (rows[-1][k] / rows[0][k] for k in (2, 3, 4))
+    assert rows[0][1] == 1 and rows[-1][1] == 25
+    assert minimax < 0.3 and nonsaturating > 1 and wasserstein > 1
+    assert rows[-1][6] <= 0.694 < 10 < rows[-1][7]  # Jensen-Shannon is stuck at log 2, the distance is far beyond
+
+
+def weight_clipping(printed):
+    """The weights go to the limit of the clipping, and gradients to 0 in a deep critic; with the penalty they do not."""
+    for data in ("ring", "grid", "swissroll"):
+        clipped, penalty = (numbers(printed.replace("%", ""), f"{data}, {way}")[1] for way in ("clipped", "penalty"))
+        assert clipped > 20 > 5 > penalty
+    factors = [numbers(printed, f"12 layers, {way}")[-1] for way in ("clip 0.01", "clip 0.001", "penalty")]
+    assert factors[0] < 0.1 and factors[1] < 0.01 and 0.5 < factors[2] < 2
+
+
+CLAIMS = {"dirac_gan": dirac_gan, "vae_glyphs": vae_glyphs,  # what a demo's numbers must show even at this scale
+          "vanishing_gradients": vanishing_gradients, "weight_clipping": weight_clipping}
 
 
 @pytest.mark.parametrize("name", DEMOS)
