@@ -6,6 +6,17 @@ The experiment of the paper's figures 2 and 3 on glyphs: a generator, after no, 
 of WGAN-GP), is held fixed; a discriminator, and beside it a WGAN-GP critic, is trained against it from the start, and the
 gradient that each loss would give the generator is measured on the way. At the optimal discriminator of distributions
 that are apart, the minimax gradient is 0 (theorem 2.4); the gradient of a critic of slope 1 is not.
+
+Measured (about 30 s of one core), seeds 0, 1 and 2: the gradient's norm after 1000 steps, divided by that after the first,
+and the two estimates of how far generated images are from real ones.
+
+    generator steps    minimax                   non-saturating    Wasserstein      Jensen-Shannon     distance
+    0                  6e-6, 1e-5, 1e-5          12, 15, 8         3.0, 2.8, 2.5    0.693 = log 2      66, 64, 67
+    20                 8e-4, 4e-4, 2e-3          16, 10, 7         1.0, 1.1, 1.1    0.693              11, 11, 11
+    100                0.11, 0.018, 0.014        12, 17, 24        1.4, 1.7, 1.1    0.688 to 0.693     7.2, 7.5, 7.3
+
+The better the generator, the longer it takes: only a discriminator that has won takes the minimax gradient away. Of the two
+estimates only the Wasserstein distance tells that the third generator is better than the first.
 """
 
 import argparse
@@ -111,8 +122,8 @@ def picture(stages, samples, columns, shape, title):
         tiles = images[:16].reshape(2, 8, *shape[1:]).transpose(0, 2, 1, 3).reshape(2 * shape[1], 8 * shape[2])
         axes.imshow(tiles, cmap="gray", vmin=-1, vmax=1)
         axes.set_axis_off()
-        axes.set_title(f"Its samples. Estimates at the last step: Jensen-Shannon {rows[5][-1]:.3f}\n"
-                       f"(largest possible: log 2 = 0.693), Wasserstein distance {rows[6][-1]:.2g}", fontsize=11, loc="left")
+        axes.set_title(f"Its samples. In the end Jensen-Shannon is {rows[5][-1]:.3f}\n"
+                       f"(at most log 2 = 0.693), Wasserstein distance {rows[6][-1]:.2g}", fontsize=11, loc="left")
     return figure
 
 
