@@ -3,8 +3,9 @@
     .venv/bin/python demos/weight_clipping.py
 
 The experiment of the paper's figure 1. There is no generator: a "generated" point is a real one plus N(0, I), and critics
-are trained to tell the two apart, with WGAN's weight clipping and with WGAN-GP's penalty. The paper's claims: clipping gives
-surfaces that are too simple, drives the weights to its limits, and makes the gradient explode or vanish in a deep critic.
+are trained to tell the two apart, with WGAN's weight clipping and with WGAN-GP's penalty. The paper's claims: clipping
+gives surfaces that are too simple, drives the weights to its limits, and makes the gradient explode or vanish in a deep
+critic.
 
 Measured (20 s of one core), seeds 0, 1 and 2. How often D(real) > D(noisy), and the weights beyond 95 % of the largest:
 
@@ -13,9 +14,9 @@ Measured (20 s of one core), seeds 0, 1 and 2. How often D(real) > D(noisy), and
     grid          66, 67, 64 %    70, 72, 66 %      68, 68, 68 %          0 %
     swissroll     66, 65, 67 %    76, 81, 77 %      73, 73, 73 %          0 %
 
-(Clipped weights start evenly between the limits, 5 % of them so far out.) On the grid, whose modes are nearer to each other
-than the noise is wide, the penalty is hardly ahead after these steps. By what a layer multiplies the gradient on its way back
-through 12 layers: clip 0.1: 3.3, 3.0, 3.1; clip 0.01: 0.03; clip 0.001: 0.003; penalty: 1.09, 1.09, 1.07.
+(Clipped weights start evenly between the limits, 5 % of them so far out.) On the grid, whose modes are nearer to each
+other than the noise is wide, the penalty is hardly ahead after these steps. By what a layer multiplies the gradient on its
+way back through 12 layers: clip 0.1: 3.3, 3.0, 3.1; clip 0.01: 0.03; clip 0.001: 0.003; penalty: 1.09, 1.09, 1.07.
 """
 
 import argparse
