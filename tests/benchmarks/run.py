@@ -169,14 +169,17 @@ def plot(cells: dict[tuple[str, int, int, int], float], names: list[str], args: 
     matplotlib.use("Agg")
     from matplotlib import pyplot
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axis, title, sizes in ((axes[0], "width of the layers (batch 64)", [(w, 64) for w in WIDTHS]),
-                               (axes[1], "batch (width 128)", [(128, b) for b in BATCHES])):
+    for axis, title, sizes, axis_of in ((axes[0], "width of the layers (batch 64)", [(w, 64) for w in WIDTHS], 0),
+                                        (axes[1], "batch (width 128)", [(128, b) for b in BATCHES], 1)):
         for name in names:
             for threads in args.threads:
-                axis.loglog([w if len({b for _, b in sizes}) == 1 else b for w, b in sizes],
-                            [cells.get((name, threads, w, b), math.nan) for w, b in sizes], "o-" if threads == 1 else "x--",
+                axis.loglog([size[axis_of] for size in sizes],
+                            [cells.get((name, threads, *size), math.nan) for size in sizes], "o-" if threads == 1 else "x--",
                             color=f"C{names.index(name)}", label=f"{name}, {threads} thread{'s' * (threads > 1)}")
-        axis.set(xlabel=title, ylabel="ms per WGAN-GP critic step")
+        axis.set(xlabel=title, ylabel="ms per WGAN-GP critic step", xticks=[size[axis_of] for size in sizes])
+        axis.minorticks_off()
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_formatter("{x:g}")
     axes[0].legend(fontsize=7)
     figure.savefig(args.plot, dpi=120)
 
