@@ -296,7 +296,7 @@ astype.vjp(lambda g, y, x, dtype: astype(g, x.dtype))
 # <w, convolve_w(x, g)>. Images are (n, h, w, c) here: a row of a window is one run of numbers in memory.
 
 Pair = tuple[int, int]
-WINDOWS = 2**19  # numbers in the windows of a few images, which stay in the cache until they are multiplied
+WINDOWS = 2**20  # numbers in the windows of a few images, which stay in the cache until they are multiplied
 
 def windows(size: int, kernel: int, stride: int, padding: int) -> int:
     """How many windows fit along an axis."""
