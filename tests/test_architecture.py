@@ -16,7 +16,8 @@ FILES = [*SOURCES.values(), *sorted(DEMOS.glob("*.py"))]
 
 # Each may import those before it. ``functional`` to ``optim`` are the rest of the core.
 ORDER = ["backend", "tensor", "ops", "functional", "init", "layers", "losses", "optim", "program", "data", "metrics",
-         "networks", "training", "diagnosis", "checkpoint", "gan", "plots", "testing", "cli", "commands", "__main__"]
+         "networks", "methods", "training", "likelihood", "evaluation", "diagnosis", "checkpoint", "gan", "plots", "testing",
+         "cli", "commands", "__main__"]
 CORE = ORDER[:8]
 FORBIDDEN = {("losses", "layers"), ("optim", "layers"), *(("program", name) for name in ORDER if name != "backend")}
 LATE = {("cli", "commands")}  # the command line loads what a command does when the command is given

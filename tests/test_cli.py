@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import tinygan as tg
-from tinygan import backend, checkpoint, plots, training
+from tinygan import backend, checkpoint, methods, plots, training
 from tinygan.cli import main
 
 SMALL = ["--width", "8", "--depth", "1", "--batch", "16", "--n-critic", "1"]
@@ -59,7 +59,7 @@ def test_train_leaves_the_files_of_a_run(empty_folder, capfd):
     train("--steps", "30")
     out, err = capfd.readouterr()
     run = empty_folder / "runs/ring-wgan-gp-0"
-    assert files(run) == ["checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+    assert files(run) == ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
     assert (run / "panel.png").read_bytes().startswith(b"\x89PNG")
     with np.load(run / "samples.npz") as samples:
         assert list(samples) == ["samples"] and samples["samples"].shape == (2500, 2)
@@ -96,11 +96,34 @@ def test_own_points_come_back_in_their_own_units(empty_folder, plain, d, capsys)
     assert "sliced Wasserstein" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method", training.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_every_method_trains(empty_folder, plain, method, capsys):
-    train("--method", method, "--steps", "5", "--out", "run")
+    lacks = [option for name, option in (("n_critic", "--n-critic"), ("depth", "--depth"))
+             if methods.METHODS[method].own.get(name, 0) is None]
+    options = [word for pair in zip(SMALL[::2], SMALL[1::2]) if pair[0] not in lacks for word in pair]
+    assert main(["train", *options, "--method", method, "--steps", "5", "--out", "run"]) == 0
     row = list(csv.DictReader(open("run/log.csv")))[-1]
-    assert bool(row["w_estimate"]) == method.startswith("wgan") and bool(row["penalty"]) == (method == "wgan-gp")
+    assert bool(row["w_estimate"]) == method.startswith("wgan")
+    assert bool(row["penalty"]) == (methods.METHODS[method].penalty is not None or method.startswith("vae"))
+    assert main(["sample", "run", "-n", "3", "-o", "samples.csv"]) == 0
+    assert main(["train", "--resume", "run", "--steps", "7"]) == 0
+
+
+def test_methods_are_listed_with_their_papers(capsys):
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[::2]] == list(methods.METHODS) and max(map(len, lines)) < 110
+    assert sum("et al." in line or "&" in line for line in lines[::2]) == len(methods.METHODS) - 1
+
+
+def test_best_is_the_state_with_the_lowest_validation_score(empty_folder, plain, capsys):
+    """Also where the run goes on, and wherever it was stopped; it samples what it scored."""
+    train("--steps", "40", "--out", "run", "--lr", "0.3")  # unsteady: the last is not the best
+    assert main(["train", "--resume", "run", "--steps", "50"]) == 0
+    scores = {int(row["step"]): float(row["sliced_wasserstein"]) for row in csv.DictReader(open("run/log.csv"))}
+    best = tg.GAN.load("run/best.npz")
+    assert best.trainer_.step == min(scores, key=scores.get) < 50
+    assert best.trainer_.evaluate()["sliced_wasserstein"] == pytest.approx(min(scores.values()), rel=1e-9)
 
 
 def test_the_same_seed_gives_the_same_run(empty_folder, plain, capsys):
@@ -135,7 +158,9 @@ def test_evaluate_prints_both_definitions_beside_real_data(empty_folder, plain, 
     train("--steps", "2", "--out", "run")
     assert main(["evaluate", "run"]) == 0
     out = capsys.readouterr().out
-    assert all(text in out for text in ("2500, 3 sigma", "10000, 4 sigma", "real data", "reverse KL"))
+    names = ("modes captured, 3 sigma", "reverse KL", "precision", "recall", "density", "coverage", "Frechet", "sliced",
+             "exact", "95 % interval", "real data", "ten points", "k = 5", "2,500 of the test part", "best.npz", "features")
+    assert all(text in out for text in names)
 
 
 def test_devices_tells_what_can_be_used(capsys):
@@ -282,15 +307,15 @@ def test_help_names_every_method_data_set_and_default(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert all(name in text for name in (*training.METHODS, *tg.data.TOYS))
+    assert all(name in text for name in (*methods.METHODS, *tg.data.TOYS))
     assert all(name in text for name in tg.data.IMAGES)
-    full = training.Config().resolved()
+    full = methods.Config().resolved()
     options = {"steps": "generator steps in total", "batch": "examples per step", "depth": "hidden layers of an mlp"}
     for name, words in options.items():
         assert f"{words} (default: {getattr(full, name)})" in text
-    image = training.Config().resolved(tg.data.image_array(np.zeros((2, 8, 8))))
+    image = methods.Config().resolved(tg.data.image_array(np.zeros((2, 8, 8))))
     assert f"hidden layer (default: {full.width}, for images {image.width})" in text
-    assert f"conv net's image ({training.WIDTHS['conv']})" in text
+    assert f"conv net's image ({methods.WIDTHS['conv']})" in text
 
 
 def test_a_pipe_gets_plain_lines(empty_folder):
@@ -304,7 +329,7 @@ def test_a_reader_that_has_gone_is_no_error(empty_folder):
     line = f"{sys.executable} -m tinygan train {' '.join(SMALL)} --steps 60 --out run 2>&1 | head -n 1"
     done = subprocess.run(["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True)
     assert done.returncode == 0 and done.stdout.count(b"\n") == 1
-    assert files(empty_folder / "run") == ["checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+    assert files(empty_folder / "run") == ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
 
 
 @pytest.mark.parametrize("columns", [40, 100])

@@ -82,12 +82,45 @@ def test_points_are_standardized_and_drawn_with_replacement(rng):
     np.testing.assert_array_equal(x, before)
     assert (d.name, d.dim, d.centers, d.sigma) == ("mine", 2, None, None)
     assert drawn.shape == (1000, 2) and drawn.dtype == np.float32
-    np.testing.assert_allclose(d.mean, x.mean(axis=0))
-    np.testing.assert_allclose(d.scale, x.std(axis=0))
-    assert len(np.unique(drawn, axis=0)) == 50  # each of 50 rows is missed with probability 2e-9
-    np.testing.assert_allclose(d.to_network_units(x).std(axis=0), 1, rtol=1e-5)
-    rows = np.abs(d.to_data_units(drawn)[:, None] - x).max(axis=2).min(axis=1)
-    assert rows.max() < 1e-3  # every draw is one of the rows
+    seen = x[d.split["train"]]
+    np.testing.assert_allclose(d.mean, seen.mean(axis=0))
+    np.testing.assert_allclose(d.scale, seen.std(axis=0))
+    assert len(np.unique(drawn, axis=0)) == len(seen) == 40  # each of 40 rows is missed with probability 1e-11
+    np.testing.assert_allclose(d.to_network_units(seen).std(axis=0), 1, rtol=1e-5)
+    rows = np.abs(d.to_data_units(drawn)[:, None] - seen).max(axis=2).min(axis=1)
+    assert rows.max() < 1e-3  # every draw is one of the training rows
+
+
+@pytest.mark.parametrize("n, held", [(2, 0), (19, 0), (20, 2), (57, 5), (1000, 100)])
+def test_finite_data_are_split_into_three_parts_always_the_same(n, held, rng):
+    d = data.points(rng.standard_normal((n, 2)))
+    again = data.points(rng.standard_normal((n, 2)))
+    parts = [d.split[name] for name in ("train", "validation", "test")]
+    assert all(np.array_equal(part, again.split[name]) for name, part in d.split.items())
+    if held:
+        assert [len(part) for part in parts] == [n - 2 * held, held, held]
+        assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(n))
+    else:
+        assert all(np.array_equal(part, np.arange(n)) for part in parts)
+
+
+def test_a_part_gives_different_points_at_most_all_it_has(rng):
+    d = data.points(rng.standard_normal((100, 2)))
+    for name, size in (("train", 80), ("validation", 10), ("test", 10)):
+        some, whole = d.part(name, 7, rng), d.part(name, 1000, rng)
+        assert len(np.unique(some, axis=0)) == 7 and np.array_equal(whole, d.at(d.split[name])) and len(whole) == size
+        assert {tuple(p) for p in some} <= {tuple(p) for p in whole}
+    assert d.part("train", 1, rng).dtype == np.float32
+    ring = data.ring()
+    assert ring.split is None and ring.part("test", 3, rng).shape == (3, 2)
+
+
+def test_what_is_held_out_has_no_part_in_the_standardization(rng):
+    x = rng.standard_normal((100, 1))
+    held = np.concatenate([data.points(x).split[name] for name in ("validation", "test")])
+    other = x.copy()
+    other[held] += 1000
+    assert data.points(other).mean == data.points(x).mean and data.points(other).scale == data.points(x).scale
 
 
 def test_a_constant_column_is_only_centred():

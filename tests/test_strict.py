@@ -16,10 +16,16 @@ from tinygan.testing.compositions import COMPOSITIONS
 from tinygan.testing.mutants import cases_of, gradients
 from tinygan.testing.samplers import SAMPLERS, Picker
 from tinygan.testing.strict import MISSING, MODULES, StrictArray, name_of, strict
-from tinygan.training import METHODS, Config, Trainer
+from tinygan.likelihood import trainer
+from tinygan.methods import METHODS, Config
 
 X = np.random.default_rng(0).standard_normal((3, 4))
-SMALL = Config(steps=3, batch=8, width=8, depth=2)
+
+
+def small(method, device):
+    """A small trainer on a device."""
+    depth = {"depth": 2} if METHODS[method].own.get("depth", 2) else {}
+    return trainer(Config(method=method, steps=3, batch=8, width=8, **depth), data.ring(), device)
 
 
 def moved(case, device):
@@ -61,13 +67,12 @@ def test_checker_runs_on_it(name):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_training_step_is_bit_equal_and_waits_only_for_the_log(method):
-    here, there = (Trainer(Config(**{**vars(SMALL), "method": method}), data.ring(), d) for d in ("cpu", "strict"))
+    here, there = (small(method, d) for d in ("cpu", "strict"))
     before = StrictArray.synchronizations
     ours, theirs = here.iterate(), there.iterate()
     waits = StrictArray.synchronizations - before
-    assert ours == theirs and waits <= 3 * (there.config.n_critic + 1)  # the figures of the log, nothing else
-    for a, b in zip(here.generator.parameters() + here.critic.parameters(),
-                    there.generator.parameters() + there.critic.parameters()):
+    assert ours == theirs and waits <= 3 * ((there.config.n_critic or 1) + 1)  # the figures of the log, nothing else
+    for a, b in zip(*([p for player in t.players for p in getattr(t, player).parameters()] for t in (here, there))):
         assert type(b.data) is StrictArray and a.data.tobytes() == b.data.get().tobytes()
 
 
@@ -139,7 +144,7 @@ def names_in_use(monkeypatch):
     for name in [*SAMPLERS, *COMPOSITIONS]:
         list(pairs(name, 5 if name in SAMPLERS else 1))
     for method in METHODS:
-        Trainer(Config(**{**vars(SMALL), "method": method}), data.ring(), "strict").iterate()
+        small(method, "strict").iterate()
     return seen
 
 
@@ -212,7 +217,7 @@ def test_checker_runs_on_a_gpu(name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", METHODS)
 def test_a_training_step_agrees_on_a_gpu(method):
-    here, there = (Trainer(Config(**{**vars(SMALL), "method": method}), data.ring(), d) for d in ("cpu", "cuda:0"))
+    here, there = (small(method, d) for d in ("cpu", "cuda:0"))
     ours, theirs = here.iterate(), there.iterate()
     for key in ours:
         assert np.isclose(ours[key], theirs[key], rtol=1e-4, atol=1e-5)

@@ -6,8 +6,8 @@ from . import backend, functional, init, layers, losses, ops, optim
 from .tensor import PRIMITIVES, Tensor, grad, stop_gradient
 
 __version__ = "0.1.0"
-__all__ = ["GAN", "PRIMITIVES", "Tensor", "backend", "data", "functional", "grad", "init", "layers", "losses", "metrics",
-           "ops", "optim", "plots", "program", "stop_gradient", "training"]
+__all__ = ["GAN", "PRIMITIVES", "Tensor", "backend", "data", "functional", "grad", "init", "layers", "losses",
+           "methods", "metrics", "ops", "optim", "plots", "program", "stop_gradient", "training"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +16,7 @@ def __getattr__(name: str) -> Any:
 
     if name == "GAN":
         return import_module(".gan", __name__).GAN
-    if name in ("checkpoint", "cli", "data", "metrics", "plots", "program", "testing", "training"):
+    if name in ("checkpoint", "cli", "data", "evaluation", "likelihood", "methods", "metrics", "plots", "program", "testing",
+                "training"):
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

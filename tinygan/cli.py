@@ -49,19 +49,23 @@ def parser() -> Parser:
     p.add_argument("--size", type=int, metavar="N", help="side in pixels for a folder's pictures, 8 to 64 (default: 28)")
     p.add_argument("--channels", type=int, metavar="N", help="a folder's pictures in grey, 1, or in colour, 3 (default: 1)")
     p.add_argument("--net", metavar="NAME", help="mlp (the default), or conv, convolutions for images")
-    p.add_argument("--method", metavar="NAME", help="wgan-gp (the default), wgan, gan or minimax")
+    p.add_argument("--method", metavar="NAME",
+                   help="wgan-gp (the default), gan, minimax, lsgan, hinge, sngan, noise, wgan, r1, r3gan, path-length, "
+                        "vae, vae-gan or mixture (see tinygan methods)")
     p.add_argument("--steps", type=int, metavar="N", help="generator steps in total (default: 5000)")
     p.add_argument("--seconds", type=float, metavar="T", help="instead of --steps: measure the speed, then fix the steps")
     p.add_argument("--batch", type=int, metavar="N", help="examples per step (default: 64)")
     p.add_argument("--accumulate", type=int, metavar="K",
                    help="add up the gradients of K batches before each step: K times the batch in the same memory")
     p.add_argument("--width", type=int, metavar="N",
-                   help="units of a hidden layer (default: 128, for images 512), channels beside a conv net's image (64)")
+                   help="units of a hidden layer (default: 128, for images 512), channels beside a conv net's image (64), "
+                        "Gaussians of a mixture (50)")
     p.add_argument("--depth", type=int, metavar="N", help="hidden layers of an mlp (default: 3)")
     p.add_argument("--latent", type=int, metavar="N", help="dimension of z (default: the data's, but 2 to 100)")
     p.add_argument("--lr", type=float, metavar="X", help="learning rate at the start, falls to 0 (default: the method's)")
     p.add_argument("--n-critic", type=int, metavar="N", help="critic steps per generator step (default: the method's)")
-    p.add_argument("--penalty", type=float, metavar="X", help="weight of the gradient penalty (default: the method's)")
+    p.add_argument("--penalty", type=float, metavar="X",
+                   help="weight of the penalty on the critic's gradient (default: the method's)")
     p.add_argument("--seed", type=int, metavar="N", help="same seed, same machine: same result (default: 0)")
     p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto (default: TINYGAN_DEVICE, or auto)")
     p.add_argument("--eager", action="store_true", help="do not trace and replay the training step: same bits, slower")
@@ -81,8 +85,8 @@ def parser() -> Parser:
     p.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, another path (default: 0)")
     p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
 
-    p = command("evaluate", "Score a trained generator, beside the same scores of real data.")
-    p.add_argument("path", type=str, metavar="RUN", help="folder of a run, or a checkpoint")
+    p = command("evaluate", "Score a trained generator on the test part of its data, beside the same scores of real data.")
+    p.add_argument("path", type=str, metavar="RUN", help="folder of a run (its best.npz), or a checkpoint")
     p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
 
     p = command("explain", "Do the step at which a run diverged again, and say where it began.")
@@ -95,6 +99,7 @@ def parser() -> Parser:
     p.add_argument("--order", type=int, default=3, choices=(1, 2, 3), help="highest derivative (default: 3)")
     p.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or auto")
 
+    command("methods", "List the ways to train: what each one is, its paper, what it minimizes.")
     command("devices", "Say which devices can be used, and why others cannot.")
     return top
 

@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, backend, checkpoint, diagnosis, training
+from . import __version__, backend, checkpoint, diagnosis, evaluation, methods as ways, training
 from .cli import DIVERGED, USAGE, WRITE, CommandError, say
 from .gan import GAN
 
-FILES = ("run.json", "log.csv", "checkpoint.npz", "panel.png", "samples.npz", "diverged.npz")  # of a run
+FILES = ("run.json", "log.csv", "checkpoint.npz", "best.npz", "panel.png", "samples.npz",
+         "diverged.npz")  # of a run
 SAVE_EVERY = 30.0  # seconds between checkpoints
 
 
@@ -35,7 +36,7 @@ def train(options: argparse.Namespace) -> int:
     """``tinygan train``."""
     if options.resume:
         return resume(options)
-    chosen = {f.name: getattr(options, f.name) for f in fields(training.Config)}
+    chosen = {f.name: getattr(options, f.name) for f in fields(ways.Config)}
     gan = GAN(**{k: v for k, v in chosen.items() if v is not None}, device=options.device, eager=options.eager)
     if options.seconds is not None:
         if options.steps is not None:
@@ -162,6 +163,8 @@ def run(gan: GAN, source: str, speed: str, place: Callable[[], Path]) -> int:
                     file.write(log_lines([[row[name] for name in training.COLUMNS]]))
                     file.flush()
                     progress.show(row)
+                    if row["sliced_wasserstein"] <= trainer.best():
+                        save(gan, folder, "best.npz")
                     if time.perf_counter() - saved > SAVE_EVERY and not caught:
                         save(gan, folder)
                         saved = time.perf_counter()
@@ -221,10 +224,10 @@ def start_files(gan: GAN, folder: Path, about: dict[str, Any]) -> None:
         raise
 
 
-def save(gan: GAN, folder: Path) -> None:
-    """Write the checkpoint. Raises ``Diverged`` rather than keep a state that is not finite."""
+def save(gan: GAN, folder: Path, name: str = "checkpoint.npz") -> None:
+    """Write a checkpoint. Raises ``Diverged`` rather than keep a state that is not finite."""
     gan.trainer_.check_finite()
-    gan.save(folder / "checkpoint.npz")
+    gan.save(folder / name)
 
 
 def kept(folder: Path) -> str:
@@ -272,9 +275,10 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
 
     def shape(network: Any) -> str:
         weights = [p for p in network.parameters() if p.ndim == 2]
-        if c.net == "mlp":
+        if c.depth is not None:
             return "-".join(str(n) for n in [weights[0].shape[0], *(w.shape[1] for w in weights)])
-        return f"{c.net} ({sum(p.size for p in network.parameters()):,} parameters)"
+        kind = "conv" if c.net == "conv" else c.method
+        return f"{kind} ({sum(p.size for p in network.parameters()):,} parameters)"
 
     penalty = f"  penalty {c.penalty:g}" if c.penalty is not None else ""
     clip = f"  weights within {t.method.clip:g}" if t.method.clip else ""
@@ -283,12 +287,16 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
     coupled = ", of which batch norm sees a part at a time" if t.generator.couples_examples else ""
     parts = f" x {c.accumulate} accumulated{coupled}" if c.accumulate > 1 else ""
     size = f" ({len(t.data.pixels):,} images {'x'.join(map(str, t.data.shape or ()))})" if t.data.pixels is not None else ""
+    split = "  ".join(f"{name} {len(part):,}" for name, part in [*(t.data.split or {}).items()][::-1])
+    held = ("fresh draws" if t.data.split is None else split if not t.data.all_seen else
+            f"{len(t.data.split['train'])} points, too few to hold any back: scores are of what was seen")
+    networks = "  ".join(f"{name} {shape(getattr(t, name))}" for name in t.players)
+    critic_steps = f"  critic steps {c.n_critic}" if c.n_critic else ""
     return "\n".join([
         f"tinygan {__version__}  {t.method.title}  data {gan.data_.name}{size}  seed {c.seed}",
         f"device {t.device}{fallback}  numpy {np.__version__}  {speed}  {'eager' if t.eager else 'replayed'} steps",
-        f"generator {shape(t.generator)}  critic {shape(t.critic)}  batch {c.batch}{parts}  critic steps {c.n_critic}"
-        f"{penalty}{clip}  lr {c.lr:g} falling to 0",
-        f"steps {t.step} to {c.steps}  writing to {folder}"])
+        f"{networks}  batch {c.batch}{parts}{critic_steps}{penalty}{clip}  lr {c.lr:g} falling to 0",
+        f"data: {held}  steps {t.step} to {c.steps}  writing to {folder}"])
 
 
 class Progress:
@@ -306,8 +314,8 @@ class Progress:
         k, steps = self.known, self.trainer.config.steps
         rate = (k["step"] - self.first) / (time.perf_counter() - self.started)
         left = int((steps - k["step"]) / rate)
-        parts = [f"step {k['step']:.0f}/{steps}", f"critic {k['critic_loss']:+.3f}"]
-        parts += [f"generator {k['generator_loss']:+.3f}"]
+        parts = [f"step {k['step']:.0f}/{steps}"]
+        parts += [f"{name} {k[f'{name}_loss']:+.3f}" for name in ("critic", "generator") if f"{name}_loss" in k]
         parts += [f"W {k['w_estimate']:.3f}"] if "w_estimate" in k else []
         parts += [f"|grad| {k['gradient_norm']:.2f}"] if "gradient_norm" in k else []
         if "modes" in k and self.trainer.data.centers is not None:
@@ -346,10 +354,14 @@ def write_pictures(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]
         paths = t.data.to_images(t.walk(stops=2, between=9, n=4)[:10])  # there, not back
         figure = plots.image_panel(gan.data_, samples, t.moments, paths.swapaxes(0, 1), t.columns(), title, ideal)
     else:
-        def critic(points: np.ndarray) -> np.ndarray:
-            return backend.to_numpy(t.critic(backend.to_device(points.astype(np.float32), t.device)).data).reshape(-1)
+        judge = t.judge() if t.critic else None
 
-        figure = plots.panel(gan.data_, samples, t.columns(), t.gradient_norms(2048), critic, title, ideal)
+        def critic(points: np.ndarray) -> np.ndarray:
+            assert judge
+            return backend.to_numpy(judge(backend.to_device(points.astype(np.float32), t.device)).data).reshape(-1)
+
+        slopes, surface = (t.gradient_norms(2048), critic) if judge else (None, None)
+        figure = plots.panel(gan.data_, samples, t.columns(), slopes, surface, title, ideal)
     plots.save(figure, folder / "panel.png")
 
 
@@ -446,19 +458,20 @@ def walk(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """``tinygan evaluate``."""
-    gan, _ = open_run(Path(options.path), device=options.device)
-    print(f"{options.path}: {gan.trainer_.method.title}, data {gan.data_.name}, step {gan.trainer_.step}")
-    print(f"{'score':34s}{'generated':>12s}   real data, {5} draws")
-    names = {"modes": "modes captured", "high_quality": "high-quality share", "reverse_kl": "reverse KL (nats)",
-             "sliced_wasserstein": "sliced Wasserstein distance"}
-    for n, threshold in ((2500, 3.0), (10000, 4.0)) if gan.data_.centers is not None else ((2500, 3.0),):
-        found = training.score(gan.data_, gan.trainer_.sample(n, seed=0), np.random.default_rng(0), threshold)
-        ideal = training.yardstick(gan.data_, n, threshold=threshold)
-        for name in names:
-            if name in found and not (name == "sliced_wasserstein" and n > 2500):
-                rule = "" if name == "sliced_wasserstein" else f", {threshold:g} sigma"
-                low, high = ideal[name]
-                print(f"{f'{names[name]} ({n}{rule})':34s}{found[name]:12.4g}   {low:.4g} to {high:.4g}")
+    path = Path(options.path)
+    if path.is_dir() and (path / "best.npz").exists():
+        path = path / "best.npz"
+    gan, _ = open_run(path, device=options.device)
+    print(f"{path}: {gan.trainer_.method.title}, data {gan.data_.name}, step {gan.trainer_.step}"
+          + (", chosen by validation" if path.name == "best.npz" else ""))
+    print(evaluation.report(gan.trainer_))
+    return 0
+
+
+def methods(options: argparse.Namespace) -> int:
+    """``tinygan methods``."""
+    for name, method in ways.METHODS.items():
+        print(f"{name:12s} {method.title}\n{'':12s} {method.formula}")
     return 0
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, backend, checkpoint, data
-from .training import Config, Trainer
+from . import __version__, backend, checkpoint, data, likelihood
+from .methods import Config
+from .training import Trainer
 
 
 class GAN:
     """A generative adversarial network for points of any dimension and for images.
 
-    The constructor only stores its arguments (those of ``training.Config``; None means the method's own setting);
+    The constructor only stores its arguments (those of ``methods.Config``; None means the method's own setting);
     ``fit`` returns the object; what fitting makes ends in an underscore: ``trainer_``, ``generator_`` (the averaged
     one, in evaluation mode), ``critic_``, ``history_`` (the log, name -> column), ``data_``.
     """
@@ -56,7 +57,7 @@ class GAN:
 
     def restart(self) -> Trainer:
         """A new trainer for the same data, at step 0."""
-        self.trainer_ = Trainer(self._config(), self.data_, backend.resolve_device(self.device), self.eager)
+        self.trainer_ = likelihood.trainer(self._config(), self.data_, backend.resolve_device(self.device), self.eager)
         return self.trainer_
 
     def _config(self) -> Config:
@@ -87,7 +88,9 @@ class GAN:
 
     @property
     def critic_(self) -> Any:
-        """The critic (or discriminator): maps points in the networks' units to scores (n, 1)."""
+        """The critic (or discriminator): maps points in the networks' units to scores (n, 1). ValueError without one."""
+        if self._fitted().critic is None:
+            raise ValueError(f"method {self.method} has no critic")
         return self._fitted().critic
 
     @property

@@ -7,11 +7,12 @@ its c h w pixels in one row; the networks fold and unfold it themselves.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from . import backend, init
 from .data import DataSet
-from .layers import (BatchNorm, Conv2d, ConvTranspose2d, Dense, Flatten, LeakyReLU, Module, ReLU, Reshape, Sequential,
-                     Tanh)
+from .layers import (Affine, BatchNorm, Conv2d, ConvTranspose2d, Dense, Flatten, LeakyReLU, Module, ReLU, Reshape,
+                     Sequential, SpectralNorm, Tanh)
 
 SLOPE = 0.2  # of the critic's rectifiers where they leak
 
@@ -23,15 +24,24 @@ def mlp(d_in: int, width: int, depth: int, d_out: int, rng: backend.Generator) -
     return Sequential(*hidden, Dense(sizes[-1], d_out, rng=rng, init=init.glorot_uniform))
 
 
-def mlp_generator(latent: int, data: DataSet, width: int, depth: int, rng: backend.Generator) -> Sequential:
-    """An MLP from latents to points; for images it ends in a tanh, as their pixels lie in [-1, 1]."""
-    network = mlp(latent, width, depth, data.dim, rng)
+def generator(config: Any, data: DataSet, normalized: bool, rng: backend.Generator) -> Sequential:
+    """The generator of a run (``methods.Config``), from latents to points; for images it ends in a tanh, as pixels do."""
+    if config.net == "conv":
+        return conv_generator(config.latent, data.shape, config.width, rng, normalized)
+    network = mlp(config.latent, config.width, config.depth, data.dim, rng)
     return Sequential(*network.layers, Tanh()) if data.shape else network
 
 
-def mlp_critic(data: DataSet, width: int, depth: int, rng: backend.Generator) -> Sequential:
-    """An MLP from points to scores."""
-    return mlp(data.dim, width, depth, 1, rng)
+def critic(config: Any, data: DataSet, normalized: bool, rng: backend.Generator, outputs: int = 1) -> Sequential:
+    """The critic of a run, from points to scores, or an encoder, to other ``outputs``. An MLP is never normalized."""
+    if config.net == "conv":
+        return conv_critic(data.shape, config.width, normalized, rng, outputs)
+    return mlp(data.dim, config.width, config.depth, outputs, rng)
+
+
+def spectral(network: Sequential, rng: backend.Generator) -> Sequential:
+    """The network with spectral normalization of every layer that has a weight."""
+    return Sequential(*(SpectralNorm(layer, rng=rng) if isinstance(layer, Affine) else layer for layer in network.layers))
 
 
 def sides(h: int, w: int) -> list[tuple[int, int]]:
@@ -42,27 +52,31 @@ def sides(h: int, w: int) -> list[tuple[int, int]]:
     return halved
 
 
-def conv_generator(latent: int, shape: tuple[int, int, int], width: int, rng: backend.Generator) -> Sequential:
+def conv_generator(latent: int, shape: Any, width: int, rng: backend.Generator, normalized: bool = True) -> Sequential:
     """DCGAN's generator for images (c, h, w): a dense layer to the smallest of ``sides``, then doubling convolutions.
 
     Kernel 4, stride 2, padding 1, half the channels at twice the size (``width`` before the last), BatchNorm and ReLU in
     all but the last layer, which ends in a tanh; weights N(0, 0.02^2) (Radford et al. 2016, section 3, whose batch norm
-    starts with gammas N(1, 0.02^2) in their code; here they are 1).
+    starts with gammas N(1, 0.02^2) in their code; here they are 1). Not ``normalized``, it has no BatchNorm, and He's
+    weights.
     """
     c, h, w = shape
     sizes = sides(h, w)[::-1]
     channels = [width << k for k in reversed(range(len(sizes) - 1))] + [c]
     small = (channels[0], *sizes[0])
-    layers: list[Module] = [Dense(latent, small[0] * small[1] * small[2], rng=rng, init=init.dcgan), Reshape(small),
-                            BatchNorm(channels[0], device=backend.device_for(rng)), ReLU()]
+    start: Callable = init.dcgan if normalized else init.he_normal
+
+    def rectified(d: int) -> list[Module]:
+        return [BatchNorm(d, device=backend.device_for(rng)), ReLU()] if normalized else [ReLU()]
+
+    layers: list[Module] = [Dense(latent, small[0] * small[1] * small[2], rng=rng, init=start), Reshape(small)]
     for a, b, size in zip(channels, channels[1:], sizes[1:]):
         odd = (size[0] % 2, size[1] % 2)
-        layers += [ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd, rng=rng, init=init.dcgan),
-                   BatchNorm(b, device=backend.device_for(rng)), ReLU()]
-    return Sequential(*layers[:-2], Tanh(), Flatten())
+        layers += [*rectified(a), ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd, rng=rng, init=start)]
+    return Sequential(*layers, Tanh(), Flatten())
 
 
-def conv_critic(shape: tuple[int, int, int], width: int, normalized: bool, rng: backend.Generator) -> Sequential:
+def conv_critic(shape: Any, width: int, normalized: bool, rng: backend.Generator, outputs: int = 1) -> Sequential:
     """DCGAN's critic for images (c, h, w): halving convolutions, mirrors of the generator's, then a dense layer.
 
     LeakyReLU(0.2); where it is ``normalized``, BatchNorm in all layers but the first and the last and weights N(0, 0.02^2)
@@ -78,5 +92,5 @@ def conv_critic(shape: tuple[int, int, int], width: int, normalized: bool, rng: 
         if normalized and k > 0:
             layers.append(BatchNorm(b, device=backend.device_for(rng)))
         layers.append(LeakyReLU(SLOPE))
-    return Sequential(*layers, Flatten(), Dense(channels[-1] * sizes[-1][0] * sizes[-1][1], 1, rng=rng,
+    return Sequential(*layers, Flatten(), Dense(channels[-1] * sizes[-1][0] * sizes[-1][1], outputs, rng=rng,
                                                 init=init.dcgan if normalized else init.glorot_uniform))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from .. import backend
-from .toy import DataSet
+from .toy import DataSet, finite, split_of
 
 
 MOST_HEADER = 10_000  # bytes, of the text before an array in NumPy's format
@@ -30,27 +30,25 @@ class DataError(ValueError):
 def points(array: Any, name: str = "points") -> DataSet:
     """The data set of the rows of an array: (n, d) with n >= 2 and d >= 1; n numbers in one dimension count as (n, 1).
 
-    Every column is standardized, x -> (x - mean) / standard deviation (divisor n); a constant column is only centred
-    (scale 1). ``draw`` picks rows uniformly with replacement. Raises DataError for what is not such an array of real
-    numbers, and for NaN or infinity, naming the row.
+    Every column is standardized, x -> (x - mean) / standard deviation (divisor n) over the training rows (``split_of``); a
+    column that is constant there is only centred (scale 1). Raises DataError for what is not such an array of real numbers,
+    and for NaN or infinity, naming the row.
     """
     values = _rows_of_numbers(array, name)
+    split = split_of(len(values))
+    seen = values[split["train"]]
     with np.errstate(over="ignore", invalid="ignore"):
-        constant = values.max(axis=0) == values.min(axis=0)
-        mean = np.where(constant, values[0], values.mean(axis=0))
-        farthest = np.where(constant, 1.0, np.abs(values - mean).max(axis=0))  # squares of x / farthest stay in range
-        spread = farthest * np.sqrt(np.mean(np.square((values - mean) / farthest), axis=0))
-    if not np.isfinite(spread).all():
-        raise DataError(f"{name}: column {np.argmin(np.isfinite(spread))} (counted from 0) holds numbers too large "
+        constant = seen.max(axis=0) == seen.min(axis=0)
+        mean = np.where(constant, seen[0], seen.mean(axis=0))
+        farthest = np.where(constant, 1.0, np.abs(seen - mean).max(axis=0))  # squares of x / farthest stay in range
+        spread = farthest * np.sqrt(np.mean(np.square((seen - mean) / farthest), axis=0))
+        scale = np.where(spread == 0, 1.0, spread)
+        standardized = ((values - mean) / scale).astype(np.float32)
+    usable = np.isfinite(spread) & np.isfinite(standardized).all(axis=0)
+    if not usable.all():
+        raise DataError(f"{name}: column {np.argmin(usable)} (counted from 0) holds numbers too large "
                         f"to standardize (up to {np.abs(values).max():.3g}); rescale them")
-    scale = np.where(spread == 0, 1.0, spread)
-
-    def draw(rng: np.random.Generator, n: int) -> np.ndarray:
-        return standardized[rng.integers(len(standardized), size=n)]
-
-    data = DataSet(name, values.shape[1], draw, mean, scale)
-    standardized = data.to_network_units(values)
-    return data
+    return finite(name, values.shape[1], split, lambda chosen: standardized[chosen], mean, scale)
 
 
 def _rows_of_numbers(array: Any, name: str) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import backend
 from .files import READERS, DataError, guarded, reason, refuse_bomb
-from .toy import DataSet
+from .toy import DataSet, finite, split_of
 
 SMALLEST, LARGEST = 8, 64  # pixels, of a side
 MOST_BYTES = 2**30  # of an IDX file, inflated
@@ -28,24 +28,23 @@ MOST_PIXELS = 50_000_000  # of one picture of the user's
 MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-def image_array(array: Any, name: str = "images") -> DataSet:
+def image_array(array: Any, name: str = "images", test: int = 0) -> DataSet:
     """The data set of an array of images: (n, h, w), (n, c, h, w) or (n, h, w, c) with n >= 2 and c 1 or 3.
 
     Whole numbers count from 0 to 255; floats run from 0 to 1, or from -1 to 1 if some are negative, and are rounded to
-    256 levels. Data units are 0 ... 255, the networks' units -1 ... 1. ``draw`` picks images uniformly with replacement.
-    Raises DataError for anything else.
+    256 levels. Data units are 0 ... 255, the networks' units -1 ... 1. The last ``test`` images are the test part, if it is
+    given, else a tenth of them all (``toy.split_of``). Raises DataError for anything else.
     """
     values = np.asarray(backend.to_numpy(array) if backend.is_array(array) else array)
     pixels = _levels(_channels_first(values, name), name)
     shape = pixels.shape[1:]
     dim = math.prod(shape)
 
-    def draw(rng: np.random.Generator, n: int) -> np.ndarray:
-        chosen = pixels[rng.integers(len(pixels), size=n)].reshape(n, dim)
-        return chosen / np.float32(127.5) - np.float32(1)
+    def at(chosen: np.ndarray) -> np.ndarray:
+        return pixels[chosen].reshape(-1, dim) / np.float32(127.5) - np.float32(1)
 
     middle = np.full(dim, 127.5)
-    return DataSet(name, dim, draw, middle, middle, shape=shape, pixels=pixels)
+    return finite(name, dim, split_of(len(pixels), test), at, middle, middle, shape=shape, pixels=pixels)
 
 
 def _channels_first(values: np.ndarray, name: str) -> np.ndarray:
@@ -160,11 +159,18 @@ def _idx(stream: Any, held: int, packed: bool, path: Path) -> np.ndarray:
 
 
 def _mnist(name: str, data_dir: str | os.PathLike[str] | None) -> DataSet:
-    """The 60,000 training images."""
+    """The 60,000 training images, a tenth of them for validation, and, if they are there, the 10,000 others for testing."""
     places = [cache_directory() / name] if data_dir is None else [Path(data_dir) / name, Path(data_dir)]
-    for path in (place / (MNIST_FILES[0] + ending) for place in places for ending in ("", ".gz")):
-        if path.exists():
-            return image_array(guarded(read_idx, path), name)
+    train, test = (next((path for place in places for ending in ("", ".gz") if (path := place / (file + ending)).exists()),
+                        None) for file in MNIST_FILES[::2])
+    if train and not test:
+        return image_array(guarded(read_idx, train), name)
+    if train and test:
+        images, last = guarded(read_idx, train), guarded(read_idx, test)
+        if images.shape[1:] != last.shape[1:]:
+            raise DataError(f"{name}: {train} holds images of shape {images.shape[1:]}, {test} of {last.shape[1:]}; get the "
+                            "files again")
+        return image_array(np.concatenate([images, last]), name, len(last))
     raise DataError(f"{name}: no {MNIST_FILES[0]} in {places[-1]}; put the four files {', '.join(MNIST_FILES)} there, raw "
                     "or gzipped (.gz), or name another folder as the data directory; nothing is downloaded")
 

@@ -1,8 +1,9 @@
-"""Toy distributions in the plane: those of the WGAN-GP authors' ``gan_toy.py`` (Gulrajani et al. 2017), to the number."""
+"""What a data set is, and toy distributions in the plane: those of the WGAN-GP authors' ``gan_toy.py`` (Gulrajani et al.
+2017), to the number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +12,44 @@ import numpy as np
 from .. import backend
 
 
+HELD_OUT = ("validation", "test")
+
+
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A distribution to learn, in the networks' units: data units = networks' units * scale + mean, column by column."""
+    """A distribution to learn, in the networks' units: data units = networks' units * scale + mean, column by column.
+
+    Finite data have a ``split`` into a training part, the only one that ``draw`` and so the networks ever see, a
+    validation part, whose scores choose among the states of a run, and a test part for the last word (``part``).
+    """
 
     name: str
     dim: int
-    draw: Callable[[np.random.Generator, int], np.ndarray]  # (rng, n) -> (n, dim) float32 in the networks' units
+    draw: Callable[[np.random.Generator, int], np.ndarray]  # (rng, n) -> (n, dim) float32, networks' units
     mean: np.ndarray  # (dim,) float64
     scale: np.ndarray  # (dim,) float64, positive
     centers: np.ndarray | None = None  # (modes, dim): known modes, in the networks' units
     sigma: float | None = None  # standard deviation of each mode in each coordinate, in the networks' units
     shape: tuple[int, int, int] | None = None  # (c, h, w) if a point is an image, its pixels in this order
     pixels: np.ndarray | None = None  # (images, c, h, w) uint8: all the images there are
+    split: Mapping[str, np.ndarray] | None = None  # of finite data: part -> indices
+    at: Callable[[np.ndarray], np.ndarray] | None = None  # of finite data: indices -> (n, dim) float32, networks' units
+
+    @property
+    def all_seen(self) -> bool:
+        """Are there too few points to hold any back?"""
+        return self.split is not None and self.split["test"] is self.split["train"]
+
+    def part(self, name: str, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n points of the part "train", "validation" or "test", in the networks' units: (n, dim) float32.
+
+        Of finite data no point comes twice, and all of the part are given if it has no more than n. A distribution that
+        can be drawn from has no parts: n fresh points, which nothing has seen before.
+        """
+        if self.split is None or self.at is None:
+            return self.draw(rng, n)
+        chosen = self.split[name]
+        return self.at(chosen if n >= len(chosen) else rng.choice(chosen, n, replace=False))
 
     def to_data_units(self, x: Any) -> np.ndarray:
         """x * scale + mean: (n, dim) -> (n, dim) float64 (a large mean would eat a float32's digits)."""
@@ -38,6 +64,29 @@ class DataSet:
     def to_network_units(self, x: Any) -> np.ndarray:
         """(x - mean) / scale: (n, dim) -> (n, dim) float32."""
         return ((backend.to_numpy(x) - self.mean) / self.scale).astype(np.float32)
+
+
+def split_of(n: int, test: int = 0) -> dict[str, np.ndarray]:
+    """The parts of n points: a tenth for validation, a tenth for testing, the rest for training, by a random permutation.
+
+    Always the same for the same n (its seed is 0), so that no two runs on the same data test on each other's training
+    points. The last ``test`` points are the test part if there are such. Below 20 points nothing can be held back: each
+    part is all of them.
+    """
+    order = np.random.default_rng(0).permutation(n - test)
+    if n - test < 20:
+        return dict.fromkeys(("train", *HELD_OUT), np.arange(n))
+    tenth = (n - test) // 10
+    tested = np.arange(n - test, n) if test else order[:tenth]
+    return {"test": tested, "validation": order[-tenth:], "train": order[0 if test else tenth:-tenth]}
+
+
+def finite(name: str, dim: int, split: Mapping[str, np.ndarray], at: Callable[[np.ndarray], np.ndarray], mean: np.ndarray,
+           scale: np.ndarray, **more: Any) -> DataSet:
+    """The data set of points there are finitely many of; ``draw`` picks training points uniformly with replacement."""
+    train = split["train"]
+    return DataSet(name, dim, lambda rng, n: at(train[rng.integers(len(train), size=n)]), mean, scale, split=split, at=at,
+                   **more)
 
 
 def _mixture(name: str, centers: np.ndarray, sigma: float) -> DataSet:
