@@ -22,9 +22,7 @@ RING = data.ring()
 
 
 def small(method, **options):
-    """Settings of a small run that the method has."""
-    has = METHODS[method].own
-    return Config(method=method, **{name: v for name, v in (SMALL | options).items() if has.get(name, 0) is not None})
+    return Config(method=method, **(SMALL | options))
 
 
 def every(names, *values, short):

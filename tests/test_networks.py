@@ -26,9 +26,7 @@ def images(c=1, h=8, w=8, n=20):
 
 
 def trainer_of(method, source=None, device="cpu", eager=False, **options):
-    has = METHODS[method].own
-    settings = {name: value for name, value in (SMALL | options).items() if has.get(name, 0) is not None}
-    return likelihood.trainer(Config(method=method, **settings), source or images(), device, eager)
+    return likelihood.trainer(Config(method=method, **(SMALL | options)), source or images(), device, eager)
 
 
 def run_bits(trainer):

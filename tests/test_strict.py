@@ -24,8 +24,7 @@ X = np.random.default_rng(0).standard_normal((3, 4))
 
 def small(method, device):
     """A small trainer on a device."""
-    depth = {"depth": 2} if METHODS[method].own.get("depth", 2) else {}
-    return trainer(Config(method=method, steps=3, batch=8, width=8, **depth), data.ring(), device)
+    return trainer(Config(method=method, steps=3, batch=8, width=8, depth=2), data.ring(), device)
 
 
 def moved(case, device):

@@ -45,6 +45,10 @@ def train(options: argparse.Namespace) -> int:
             raise CommandError(USAGE, f"--seconds must be a number above 0, got {options.seconds}")
     source, images = options.data or "ring", {name: getattr(options, name) for name in ("data_dir", "size", "channels")}
     gan.prepare(source, **images, report=note)  # complains about the options, the device and the data before anything else
+    unused = [f"--{name.replace('_', '-')}" for name in ("n_critic", "depth", "latent")
+              if getattr(options, name) is not None and getattr(gan.trainer_.config, name) is None]
+    if unused:
+        note(f"method {gan.method} has no use for {', '.join(unused)}")
     speed = tune(gan)
     if options.seconds is not None:
         gan.set_params(steps=steps_for(options.seconds, gan.trainer_))

@@ -105,7 +105,7 @@ WIDTHS = {"mlp": 128, "conv": 64}  # of the networks: units of a layer, channels
 
 @dataclass(frozen=True)
 class Config:
-    """The choices that make a run repeatable. None means the method's own setting for the data.
+    """The choices that make a run repeatable. None means the method's own setting for the data; some methods lack some.
 
     A step's batch is ``accumulate`` times ``batch`` examples, ``batch`` of which are in memory at a time.
     """
@@ -139,10 +139,10 @@ class Config:
         own = {"lr": method.lr, "n_critic": method.n_critic, "penalty": method.penalty, "latent": min(max(2, dim), 100),
                "width": WIDTHS[self.net] * (4 if image and self.net == "mlp" else 1),
                "depth": 3 if self.net == "mlp" else None} | dict(method.images if image else {}) | dict(method.own)
-        for name in ("n_critic", "penalty", "depth", "latent"):
-            if getattr(self, name) is not None and own[name] is None:
-                raise ValueError(f"method {self.method} has no {name.replace('_', '-')}; leave it out")
-        full = replace(self, **{name: own[name] for name in own if name != "net" and getattr(self, name) is None})
+        if self.penalty is not None and own["penalty"] is None:
+            raise ValueError(f"method {self.method} has no penalty; leave it out")
+        full = replace(self, **{name: own[name] for name in own if name != "net"
+                                and (getattr(self, name) is None or own[name] is None)})
         for name, least in {"steps": 1, "batch": 1, "accumulate": 1, "width": 1, "depth": 0, "latent": 1, "n_critic": 1,
                             "seed": 0}.items():
             value = getattr(full, name)
