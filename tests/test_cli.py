@@ -237,7 +237,7 @@ BAD = {
     "sample none": (["sample", "run", "-n", "0", "-o", "x.npy"], 2), "sample to": (["sample", "run", "-o", "x.txt"], 2),
     "no output": (["sample", "run"], 2), "output folder": (["sample", "run", "-o", "nowhere/x.npy"], 6),
     "evaluate": (["evaluate", "short.npy"], 4), "no such folder": (["train", "--out", "/proc/nowhere/x", "--steps", "1"], 6),
-    "memory": (["train", "--latent", str(10**14)], 5),
+    "memory": (["train", "--width", str(10**6)], 5),
 }
 
 

@@ -9,10 +9,11 @@ This is the only file that imports CuPy.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -181,7 +182,27 @@ def choose(rng: Generator, n: int, size: int) -> Array:
     return fresh(_choose, host_generator(rng), n, size, device_for(rng))
 
 
+budget: ContextVar[list[float]] = ContextVar("budget", default=[math.inf])
+
+
+@contextmanager
+def drawing_at_most(numbers: int) -> Iterator[None]:
+    """In this context MemoryError is raised before more than so many numbers are drawn: for networks yet to be made.
+
+    A draw counts as 1,024 numbers more than it has, for what goes with it.
+    """
+    token = budget.set([min(numbers, budget.get()[0])])
+    try:
+        yield
+    finally:
+        budget.reset(token)
+
+
 def _draw(host: np.random.Generator, method: str, shape: tuple[int, ...], dtype: Any, device: str) -> Array:
+    left = budget.get()
+    left[0] -= math.prod(shape) + 1024
+    if left[0] < 0:
+        raise MemoryError("networks larger than a checkpoint can hold, or than this one holds")
     wide = np.dtype(dtype) if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
     return to_device(getattr(host, method)(shape, wide).astype(dtype, copy=False), device)
 

@@ -109,9 +109,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         options = parser().parse_args(arguments)
+        if empty := [name for name, value in vars(options).items() if value == ""]:
+            raise CommandError(USAGE, f"{empty[0]} is empty (a shell variable without a value?); leave it out or fill it")
         from . import commands
 
-        code = getattr(commands, options.command)(options)
+        with commands.np.errstate(all="ignore"):  # what comes of an overflow is looked at, and told once
+            code = getattr(commands, options.command)(options)
         if sys.stdout:
             sys.stdout.flush()  # now, where a full disk can be told
         return code
@@ -145,6 +148,7 @@ def explain(fault: Exception) -> tuple[int, str]:
     from .training import Diverged
 
     text = " ".join(str(fault).split()) or type(fault).__name__
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     if isinstance(fault, CommandError):
         return fault.code, text
     if isinstance(fault, CheckpointError):
@@ -152,11 +156,11 @@ def explain(fault: Exception) -> tuple[int, str]:
     if isinstance(fault, DeviceError):
         return DEVICE, text
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":  # the latter is CuPy's
-        return MEMORY, f"out of memory: {text}; try a smaller --batch or --width"
+        return MEMORY, f"out of memory: {text}; try a smaller --batch, --width or -n"
     if isinstance(fault, Diverged):
         return DIVERGED, text
     if isinstance(fault, OSError):
-        return WRITE, f"cannot write: {text}"
+        return WRITE, f"cannot write: {text}; make room, or choose another place with --out or -o"
     if isinstance(fault, ValueError):
         return USAGE, text
     return 1, f"unexpected {type(fault).__name__}: {text} (please report it; --debug shows where)"

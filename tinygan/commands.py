@@ -34,15 +34,15 @@ SAVE_EVERY = 30.0  # seconds between checkpoints
 
 def train(options: argparse.Namespace) -> int:
     """``tinygan train``."""
-    if options.resume:
+    if options.resume is not None:
         return resume(options)
     chosen = {f.name: getattr(options, f.name) for f in fields(ways.Config)}
     gan = GAN(**{k: v for k, v in chosen.items() if v is not None}, device=options.device, eager=options.eager)
     if options.seconds is not None:
         if options.steps is not None:
             raise CommandError(USAGE, "--seconds and --steps: give one of them")
-        if not 0 < options.seconds < math.inf:
-            raise CommandError(USAGE, f"--seconds must be a number above 0, got {options.seconds}")
+        if not 0 < options.seconds <= 1e9:
+            raise CommandError(USAGE, f"--seconds must be a number above 0 and at most 1e9, got {options.seconds}")
     source, images = options.data or "ring", {name: getattr(options, name) for name in ("data_dir", "size", "channels")}
     gan.prepare(source, **images, report=note)  # complains about the options, the device and the data before anything else
     unused = [f"--{name.replace('_', '-')}" for name in ("n_critic", "depth", "latent")
@@ -399,16 +399,26 @@ def open_run(path: Path, needs_data: Callable[[bool], bool] = lambda image: True
     file = path / "checkpoint.npz" if folder else path
     if folder and not os.path.exists(file):
         raise checkpoint.CheckpointError(path, "no checkpoint.npz in this folder")
-    described = checkpoint.load(file)[0].get("data", {})
-    source, wanted = described.get("source"), needs_data(bool(described.get("shape")))
-    if wanted and source is None:
+    gan = GAN.load(file, **how)  # whole and possible, before a file that it names is opened
+    source = gan.source_ or ""
+    if not needs_data(gan.data_.shape is not None):
+        return gan, source
+    if not source:
         raise CommandError(USAGE, f"{file} was trained on an array, not on a file; use GAN.load(path, X=...) in Python")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        gan = GAN.load(file, X=source if wanted else None, **how)
+        gan = GAN.load(file, X=source, **how)
     for warning in told:  # of pictures that cannot be read
         note(str(warning.message))
     return gan, source
+
+
+def sampled(path: str | Path, needs_data: Callable[[bool], bool] = lambda image: True, **how: Any) -> GAN:
+    """The GAN of ``open_run``. CheckpointError if its generator gives what is no number."""
+    gan, _ = open_run(Path(path), needs_data, **how)
+    if not np.isfinite(gan.trainer_.sample(256)).all():
+        raise checkpoint.CheckpointError(path, "its generator gives numbers that are not finite")
+    return gan
 
 
 def sample(options: argparse.Namespace) -> int:
@@ -420,7 +430,7 @@ def sample(options: argparse.Namespace) -> int:
     if kind not in (".png", ".npy", ".npz", ".csv"):
         raise CommandError(USAGE, f"-o {options.o}: the name must end in .png, .npy, .npz or .csv")
     # Points are drawn over the real ones, images alone.
-    gan, _ = open_run(Path(options.path), lambda image: kind == ".png" and not image, device=options.device)
+    gan = sampled(options.path, lambda image: kind == ".png" and not image, device=options.device)
     shape = gan.data_.shape
     if kind == ".csv" and shape:
         raise CommandError(USAGE, f"-o {options.o}: images go into .png, .npy or .npz")
@@ -446,7 +456,7 @@ def walk(options: argparse.Namespace) -> int:
     if options.seed < 0 or Path(options.o).suffix.lower() != ".gif":
         raise CommandError(USAGE, f"--seed must be at least 0 and the name after -o end in .gif, got {options.seed} and "
                                   f"{options.o}")
-    gan, _ = open_run(Path(options.path), lambda image: not image, device=options.device)
+    gan = sampled(options.path, lambda image: not image, device=options.device)
     from . import plots
 
     data = gan.data_
@@ -465,7 +475,7 @@ def evaluate(options: argparse.Namespace) -> int:
     path = Path(options.path)
     if path.is_dir() and (path / "best.npz").exists():
         path = path / "best.npz"
-    gan, _ = open_run(path, device=options.device)
+    gan = sampled(path, device=options.device)
     print(f"{path}: {gan.trainer_.method.title}, data {gan.data_.name}, step {gan.trainer_.step}"
           + (", chosen by validation" if path.name == "best.npz" else ""))
     print(evaluation.report(gan.trainer_))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, fields
 from typing import Any
@@ -57,7 +58,8 @@ class GAN:
 
     def restart(self) -> Trainer:
         """A new trainer for the same data, at step 0."""
-        self.trainer_ = likelihood.trainer(self._config(), self.data_, backend.resolve_device(self.device), self.eager)
+        with backend.drawing_at_most(2**29):  # twice the weights that a checkpoint holds
+            self.trainer_ = likelihood.trainer(self._config(), self.data_, backend.resolve_device(self.device), self.eager)
         return self.trainer_
 
     def _config(self) -> Config:
@@ -75,7 +77,13 @@ class GAN:
     def sample(self, n: int = 1, seed: int = 0) -> np.ndarray:
         """n new points (n, d) in the data's own units, or images (n, c, h, w) uint8. The same seed gives the same ones."""
         trainer = self._fitted()
-        return self.units(trainer.sample(n, seed))
+        if not 0 <= n <= 2**31 or seed < 0:
+            raise ValueError(f"GAN.sample: expected 0 <= n <= {2**31} and a seed of at least 0, got {n!r:.40}, {seed!r:.40}")
+        x = trainer.sample(n, seed)
+        if not np.isfinite(x).all():
+            raise ValueError("GAN.sample: the generator gives numbers that are not finite: its training diverged, or it was "
+                             "loaded from a file with such weights")
+        return self.units(x)
 
     def units(self, x: Any) -> np.ndarray:
         """Points in the networks' units (n, dim) as ``sample`` gives them."""
@@ -118,27 +126,44 @@ class GAN:
 
         Raises ``checkpoint.CheckpointError`` for an unusable file.
         """
+        backend.resolve_device(device)  # a wrong one is no fault of the file
         header, arrays = checkpoint.load(path)
         try:
             described, config = header["data"], header["config"]
-            config["steps"] = steps or config["steps"]
-            gan = cls(**config, device=device, eager=eager)
-            toy = described["name"] in data.TOYS and not described["shape"]  # images may be called ring, too
-            known = data.TOYS[described["name"]]() if toy else data.DataSet(
-                name=described["name"], dim=described["dim"], draw=_no_data, mean=arrays["data/mean"],
-                scale=arrays["data/scale"], shape=tuple(described["shape"]) if described["shape"] else None)
+            config["steps"] = config["steps"] if steps is None else steps
+            gan, known = cls(**config, device=device, eager=eager), _described(described, arrays)
             images = {name: described[name] for name in ("data_dir", "size", "channels")}
-            trainer = gan.prepare(known) if X is None else gan.prepare(X, **images)
+            with backend.drawing_at_most(sum(a.size + 1024 for a in arrays.values())):  # the weights are among these
+                trainer = gan.prepare(known) if X is None else gan.prepare(X, **images)
             gan.source_, gan.images_ = gan.source_ or described["source"], images
             if not (np.array_equal(gan.data_.mean, arrays["data/mean"])
                     and np.array_equal(gan.data_.scale, arrays["data/scale"])):
-                raise data.DataError(f"{X}: not the data that this GAN was trained on (another mean or scale)")
-            trainer.load_state_dict({k: v for k, v in arrays.items() if not k.startswith("data/")}, header["values"])
+                raise (ValueError if X is None else data.DataError)(
+                    f"{X}: not the data that this GAN was trained on (another mean or scale)")
+            own = {name: a for name, a in arrays.items() if name not in ("data/mean", "data/scale")}
+            trainer.load_state_dict(own, header["values"])
         except (backend.DeviceError, data.DataError):
             raise
         except Exception as fault:  # a whole file with the wrong content
-            raise checkpoint.CheckpointError(path, f"{type(fault).__name__}: {fault}") from fault
+            raise checkpoint.CheckpointError(path, f"{type(fault).__name__}: {fault}"[:250]) from fault
         return gan
+
+
+def _described(about: Any, arrays: Any) -> data.DataSet:
+    """The data set of a checkpoint, without its points. ValueError for one that cannot be."""
+    name, dim, shape, mean, scale = about["name"], about["dim"], about["shape"], arrays["data/mean"], arrays["data/scale"]
+    if not (isinstance(name, str) and mean.shape == scale.shape == (dim,) and mean.dtype == scale.dtype == np.float64
+            and np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError("the mean and the scale of its data are not those of a data set")
+    if shape is not None and (len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape) or shape[0] not in (1, 3)
+                              or math.prod(shape) != dim):
+        raise ValueError(f"images of {shape!r:.40} pixels")
+    words, numbers = [about[k] for k in ("source", "data_dir")], [about[k] for k in ("size", "channels")]
+    if not all(x is None or type(x) is kind for xs, kind in ((words, str), (numbers, int)) for x in xs):
+        raise ValueError("the source of its data is no name")
+    if name in data.TOYS and shape is None and about["source"] == name:  # points of the user's may be called ring, too
+        return data.TOYS[name]()
+    return data.DataSet(name=name, dim=dim, draw=_no_data, mean=mean, scale=scale, shape=shape and tuple(shape))
 
 
 def _dimensions(X: Any) -> int:

@@ -100,6 +100,8 @@ METHODS = {
     "mixture": Method("mixture of Gaussians by maximum likelihood", "-log sum_k p_k N(x; m_k, s_k^2)", Adam, lr=1e-2,
                       kind="Mixture", own={"n_critic": None, "depth": None, "latent": None, "width": 50, "net": "mlp"}),
 }
+MOST: dict[str, float] = {"steps": 2**62, "depth": 1000, "seed": math.inf}  # of settings; 2^31 of the others
+MOST_NUMBERS = 2**33  # in all the examples of an iteration
 WIDTHS = {"mlp": 128, "conv": 64}  # of the networks: units of a layer, channels of the layer next to the image
 
 
@@ -149,9 +151,13 @@ class Config:
             if value is None and own.get(name, 0) is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r:.40}")
+            if value > MOST.get(name, 2**31):
+                raise ValueError(f"{name} must be a whole number of at most {MOST.get(name, 2**31)}, got {value!r:.40}")
         for name in ("lr", "penalty"):
             value = getattr(full, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 <= value < math.inf):
-                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= np.finfo(float).max):
+                raise ValueError(f"{name} must be a number of at least 0, got {value!r:.40}")
+        if full.batch * full.accumulate * (full.n_critic or 1) * max(full.width, full.latent or 1) > MOST_NUMBERS:
+            raise ValueError(f"batch x accumulate x n_critic x width is more than {MOST_NUMBERS} numbers; make one smaller")
         return full

@@ -19,9 +19,8 @@ SLOPE = 0.2  # of the critic's rectifiers where they leak
 
 def mlp(d_in: int, width: int, depth: int, d_out: int, rng: backend.Generator) -> Sequential:
     """A multilayer perceptron: ``depth`` hidden layers of ``width`` rectifiers, then a linear layer."""
-    sizes = [d_in] + [width] * depth
-    hidden = [layer for a, b in zip(sizes, sizes[1:]) for layer in (Dense(a, b, rng=rng), ReLU())]
-    return Sequential(*hidden, Dense(sizes[-1], d_out, rng=rng, init=init.glorot_uniform))
+    hidden = [layer for k in range(depth) for layer in (Dense(width if k else d_in, width, rng=rng), ReLU())]
+    return Sequential(*hidden, Dense(width if depth else d_in, d_out, rng=rng, init=init.glorot_uniform))
 
 
 def generator(config: Any, data: DataSet, normalized: bool, rng: backend.Generator) -> Sequential:

@@ -337,9 +337,21 @@ class Trainer:
                         "rng": backend.host_generator(self.rng).bit_generator.state}
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Go back to a state. Raises ValueError (KeyError for a missing value) if it is not one of such a run."""
-        if arrays["history"].ndim != 2 or arrays["history"].shape[1] != len(COLUMNS):
-            raise ValueError(f"history has shape {arrays['history'].shape}, expected (rows, {len(COLUMNS)})")
+        """Go back to a state: all or nothing. Raises ValueError, naming what is wrong, if it is not one of such a run."""
+        own, known = self.state_dict()
+        for name in sorted(own.keys() ^ arrays.keys()):
+            raise ValueError(f"{'missing' if name in own else 'unexpected'} {name}")
+        for name, a in own.items():
+            found, free = arrays[name], name == "history" or name.startswith("moments/")  # as many rows as there are
+            if found.dtype != a.dtype or found.ndim != a.ndim or found.shape[free:] != a.shape[free:]:
+                raise ValueError(f"{name} has shape {found.shape} and dtype {found.dtype}, expected {a.shape} and {a.dtype}")
+            if name.endswith("/steps") and (found < 0).any():
+                raise ValueError(f"{name} is negative")
+        if len(arrays["moments/steps"]) != len(arrays["moments/images"]):
+            raise ValueError("moments/steps and moments/images have not the same number of rows")
+        for name in known.keys() - {"rng"}:
+            if type(values[name]) not in (int, type(known[name])) or not 0 <= values[name] < 2**62:
+                raise ValueError(f"{name} is {values[name]!r:.40}")
         for part, holder in self.parts().items():
             holder.load_state_dict({name[len(part) + 1:]: v for name, v in arrays.items() if name.startswith(part + "/")})
         self.history = [tuple(row) for row in arrays["history"].tolist()]
