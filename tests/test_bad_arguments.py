@@ -123,14 +123,14 @@ def refused(arguments, capsys):
     return code, err
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda i: ascii(" ".join(CASES[i][2]))[:30])
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda i: ascii(CASES[i][2])[:30])
 def test_bad_arguments_get_their_exit_code_and_one_line(number, folder, capsys):
     code, says, arguments = CASES[number]
     found, line = refused(arguments, capsys)
     assert found == code and says in line, line
 
 
-@pytest.mark.parametrize("word, code, says", [("gpu", 2, "in TINYGAN_DEVICE"), ("cuda", 3, "Or use"), ("cuda:", 2, "TINYGAN"),
+@pytest.mark.parametrize("word, code, says", [("gpu", 2, "in TINYGAN_DEVICE"), ("cuda", 3, "Or use"), ("cpu:", 2, "unknown"),
                                               ("\udcff", 2, "udcff"), ("x" * 5000, 2, "unknown device")])
 def test_a_device_that_the_environment_names_wrongly(word, code, says, folder, capsys, monkeypatch):
     monkeypatch.setenv("TINYGAN_DEVICE", word)
@@ -162,12 +162,13 @@ def test_a_folder_that_may_not_be_written_to(folder, capsys, tmp_path_factory):
         assert os.listdir(outside) == ["checkpoint.npz"]
 
 
-NUMBER = st.sampled_from(["-1", "nan", "-inf", "inf", "1e999", "", " ", "x", "0x10", "1.5.2", "--", HUGE + "x", "\0", "é", "-0.5"])
+NUMBER = st.sampled_from(["-1", "nan", "-inf", "inf", "1e999", "", " ", "x", "0x10", "1.5.2", "--", HUGE + "x", "\0",
+                          "é", "-0.5"])
 BAD_OPTION = st.one_of(
-    st.tuples(st.sampled_from(["--steps", "--batch", "--accumulate", "--width", "--latent", "--lr", "--n-critic", "--penalty",
-                               "--seed", "--seconds", "--size", "--channels", "--depth"]), NUMBER),
+    st.tuples(st.sampled_from(["--steps", "--batch", "--accumulate", "--width", "--latent", "--lr", "--n-critic",
+                               "--penalty", "--seed", "--seconds", "--size", "--channels", "--depth"]), NUMBER),
     st.tuples(st.sampled_from(["--method", "--net", "--device", "--resume"]), st.text(max_size=8).filter(
-        lambda x: x not in ("", "gan", "wgan", "mlp", "conv", "cpu", "auto", ".") and not x.startswith(("-", "cuda", "run")))),
+        lambda x: x not in ("", "gan", "wgan", "mlp", "conv", "cpu", "auto", ".") and x[0] != "-" and x[:3] != "run")),
     st.tuples(st.sampled_from(["--out", "-o", "--data-dir", "--debug=x", "--order"]), st.just("empty/x")))
 
 

@@ -208,10 +208,11 @@ class Primitive:
         """A constant operand beside a Tensor: integers and 0-d values take the Tensor's dtype, arrays keep theirs."""
         if not backend.is_array(x):
             raise TypeError(f"argument {slot} is a {type(x).__name__}, not a Tensor, an array or a number")
-        if x.dtype.kind not in "biuf":
-            raise TypeError(f"argument {slot} is an array of dtype {x.dtype}, not of real numbers")
-        if x.dtype.kind in "iu" or (x.ndim == 0 and x.dtype.kind == "f"):
+        kind = x.dtype.kind
+        if kind in "iu" or (x.ndim == 0 and kind == "f"):
             return x.astype(next(i for i in inputs if type(i) is Tensor).dtype)
+        if kind not in "fb":
+            raise TypeError(f"argument {slot} is an array of dtype {x.dtype}, not of real numbers")
         return x
 
     def __repr__(self) -> str:
