@@ -479,7 +479,7 @@ def bind(call: Call) -> Callable[[], Any] | None:
         return partial(function, *args, **kwargs)
     if isinstance(getattr(function, "__self__", None), np.ufunc) or function is np.concatenate:
         return partial(function, *args, out=node.array, **kwargs)
-    if call.is_method("copy", "astype", "reshape"):
+    if call.is_method("copy", "astype") or call.is_method("reshape") and not kwargs:  # an ``order`` is another place
         return partial(operator.setitem, node.array.reshape(args[0].shape), ..., args[0])
     if call.is_method("clip"):
         bounds = (np.full_like(node.array, a, shape=()) if type(a) in (int, float) else a for a in args[2:])
