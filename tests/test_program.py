@@ -251,9 +251,10 @@ def test_reading_a_value_on_the_host_raises_and_says_where() -> None:
 
 def test_calls_with_places_of_their_own_give_what_they_give_eagerly() -> None:
     """Each way in which the list writes a result into its memory; views, orders and dtypes included."""
-    steps = {"clip": lambda a: (a * 2).clip(0, np.inf) + a.clip(-0.5), "clip by arrays": lambda a: a.clip(a * 0.5, a[:1] + 1),
+    steps = {"clip": lambda a: (a * 2).clip(0, np.inf) + a.clip(-0.5), "by arrays": lambda a: a.clip(a * 0.5, a[:1] + 1),
              "clip to another dtype": lambda a: a.astype(F32).clip(a, 0.5), "np.clip": lambda a: np.clip(a, -0.1, 0.1),
-             "clip out": lambda a: (b := a * 2).clip(max=1, out=b), "maximum": lambda a: np.minimum(np.maximum(a, 0), a[::-1]),
+             "clip out": lambda a: (b := a * 2).clip(max=1, out=b),
+             "maximum": lambda a: np.minimum(np.maximum(a, 0), a[::-1]),
              "maximum out": lambda a: np.maximum(b := a + 1, 0.5, out=b), "transposed": lambda a: a.T.reshape(-1) * 2,
              "order": lambda a: (a * 1).reshape(-1, order="F") + a.T.reshape((2, 6), order="F").reshape(12),
              "copy": lambda a: a.T.copy() * a.T.copy("F"), "astype": lambda a: a.T.astype(F32).T.astype(int),
