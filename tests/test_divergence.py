@@ -74,7 +74,7 @@ def spoiled(config, value, step):
     return replace(RING, draw=draw)
 
 
-@every("method, eager, extreme", METHODS, [False, True], EXTREMES, short=5)
+@every("method, eager, extreme", METHODS, [False, True], EXTREMES, short=7)
 def test_a_number_in_the_data_stops_the_run_in_its_step(method, eager, extreme):
     config = small(method)
     trainer = trainer_of(config, spoiled(config, EXTREMES[extreme], step=4), eager=eager)
@@ -83,7 +83,7 @@ def test_a_number_in_the_data_stops_the_run_in_its_step(method, eager, extreme):
     assert trainer.history[-1][0] == 3
 
 
-@every("method, eager, part, extreme", METHODS, [False, True], ["last", "generator"], EXTREMES, short=11)
+@every("method, eager, part, extreme", METHODS, [False, True], ["last", "generator"], EXTREMES, short=13)
 def test_a_parameter_stops_the_run_in_the_next_step(method, eager, part, extreme):
     """Also one that no loss shows: a ReLU is 0 for ever behind -inf."""
     trainer = trainer_of(small(method), RING, eager=eager)
@@ -101,7 +101,7 @@ def test_a_parameter_stops_the_run_in_the_next_step(method, eager, part, extreme
     assert lines == [f"{tally(extreme)} among {bias.size} values of the {part}'s {name}, {bias.shape}, before the step"]
 
 
-@every("method, lr, eager", METHODS, [1e6, 1e30], [False, True], short=3)
+@every("method, lr, eager", METHODS, [1e6, 1e30], [False, True], short=7)
 def test_an_absurd_learning_rate_stops_the_run_before_anything_bad_is_kept(method, eager, lr):
     trainer = trainer_of(small(method, lr=lr), RING, eager=eager)
     try:

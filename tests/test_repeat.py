@@ -64,7 +64,7 @@ def files(run):
 # ------------------------------------------------------------------------------------------------------ resume
 
 
-@every("method, optimizer, accumulate, eager", METHODS, OPTIMIZERS, [1, 2], [False, True], short=13)
+@every("method, optimizer, accumulate, eager", METHODS, OPTIMIZERS, [1, 2], [False, True], short=19)
 def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp_path, monkeypatch):
     """With batch norm and dropout in the generator, and in the critic where no penalty forbids batch norm."""
     if OPTIMIZERS[optimizer]:
@@ -163,7 +163,7 @@ sys.path[:0] = sys.argv[1:]
 from test_repeat import METHODS, digest
 from tinygan import GAN
 for method in METHODS:
-    for source in ("ring", "glyphs"):
+    for source in ("ring", "glyphs") if method == "wgan-gp" else ("ring",):
         gan = GAN(method, steps=4, batch=8, width=8, depth=1, n_critic=2, seed=3, device="cpu").fit(source)
         print(method, source, digest(gan.trainer_), gan.sample(5, seed=1).tobytes().hex())
 """
@@ -175,10 +175,10 @@ def test_processes_and_hash_seeds_give_the_same_run(seeds):
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     seen = {subprocess.run([sys.executable, "-c", REPEATED, str(ROOT), str(ROOT / "tests")], capture_output=True, text=True,
                            check=True, env={**environment, "PYTHONHASHSEED": seed}).stdout for seed in seeds}
-    assert len(seen) == 1 and len(seen.pop().splitlines()) == 2 * len(METHODS)
+    assert len(seen) == 1 and len(seen.pop().splitlines()) == len(METHODS) + 1
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=long)])
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=long)])
 def test_repetitions_in_one_process_give_the_same_run(times):
     seen = {(method, digest(run)) for _ in range(times) for method in METHODS
             for run in [trainer_of(Config(method=method, steps=4, **SMALL), data.ring())] if list(run.train())}
@@ -195,7 +195,7 @@ def resident():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-@every("method, eager", METHODS, [False, True], short=5)
+@every("method, eager", METHODS, [False, True], short=9)
 @pytest.mark.parametrize("steps", [200, pytest.param(10_000, marks=long)])
 def test_training_takes_no_more_memory_with_every_step(method, eager, steps):
     trainer = trainer_of(Config(method=method, steps=10**6, **SMALL), data.ring(), eager=eager)
