@@ -63,7 +63,8 @@ def _rows_of_numbers(array: Any, name: str) -> np.ndarray:
     if values.ndim not in (1, 2) or values.shape[0] < 2 or values.size == 0:
         raise DataError(f"{name}: expected shape (n, d), at least two points with at least one number each, "
                         f"got shape {values.shape}")
-    values = values.reshape(len(values), -1).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of a signalling NaN, which is named below
+        values = values.reshape(len(values), -1).astype(np.float64)
     finite = np.isfinite(values)
     if not finite.all():
         row, column = divmod(int(np.argmin(finite)), values.shape[1])

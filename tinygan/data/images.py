@@ -67,7 +67,8 @@ def _levels(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: expected real numbers, got dtype {values.dtype}")
     values = values.astype(np.float32) if values.dtype.kind == "b" else values
-    low, high = values.min(), values.max()  # NaN if there is one
+    with np.errstate(invalid="ignore"):
+        low, high = values.min(), values.max()  # NaN if there is one
     if values.dtype.kind == "f":
         if not -1 <= low <= high <= 1:
             raise DataError(f"{name}: brightness runs from {low:.4g} to {high:.4g}; scale it to 0 ... 1 or -1 ... 1, or "
