@@ -114,19 +114,33 @@ def asarray(data: Any) -> Array:
 
     Raises TypeError for what is not numeric (text, objects, complex numbers).
     """
-    array = data.copy() if is_array(data) else np.array(data)
-    if array.dtype.kind == "f":
-        if not is_array(data):  # a list of floats
-            return array.astype(np.float32)
-        return np.asarray(array) if isinstance(array, np.generic) else array
-    if array.dtype.kind not in "biu":
+    array = data if is_array(data) else np.array(data)
+    if array.dtype.kind not in "fbiu":
         raise TypeError(f"expected numbers, got {type(data).__name__} of dtype {array.dtype}")
-    return np.asarray(array.astype(np.float32)) if isinstance(array, np.generic) else array.astype(np.float32)
+    dtype = array.dtype if is_array(data) and array.dtype.kind == "f" else np.float32  # a list of floats is float32
+    if isinstance(array, np.ndarray):
+        new = aligned_zeros(array.shape, dtype, array)
+        new[...] = array
+        return new
+    new = array.astype(dtype, order="C")
+    return np.asarray(new) if isinstance(new, np.generic) else new
 
 
 def zeros(shape: tuple[int, ...], dtype: Any = np.float32, device: str = "cpu") -> Array:
     """A new array of zeros on a device."""
     return to_device(np.zeros(shape, dtype), device)
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
+    """Zeros on the device of ``like`` that start where a cache line of 64 bytes does.
+
+    Products and sums of such arrays are a few percent faster. NumPy's own start at multiples of 16 bytes.
+    """
+    if not isinstance(like, np.ndarray):
+        return np.zeros_like(like, shape=shape, dtype=dtype)
+    count = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(count + 64, np.uint8)
+    return memory[-memory.ctypes.data % 64:][:count].view(dtype).reshape(shape)
 
 
 # ------------------------------------------------------------------------------------------ random numbers

@@ -63,8 +63,8 @@ class Optimizer:
         self.steps = 0  # taken so far
         first = self.parameters[0].data
         size = sum(p.size for p in self.parameters)
-        self.state = {slot: np.zeros_like(first, shape=(size,)) for slot in self.slots}
-        self.gradient = np.zeros_like(first, shape=(size,))
+        self.state = {slot: backend.aligned_zeros((size,), first.dtype, first) for slot in self.slots}
+        self.gradient = backend.aligned_zeros((size,), first.dtype, first)
         starts = list(accumulate([p.size for p in self.parameters], initial=0))
         self.blocks = [(slice(at, min(at + BLOCK, size)), [  # and in it (parameter, part of it, part of the block)
             (p, slice(max(at - start, 0), at + BLOCK - start), slice(max(start - at, 0), start + p.size - at))

@@ -440,7 +440,7 @@ def lay_out(calls: list[Call], tracer: Tracer) -> None:
     def take(root: Node) -> None:
         if root.array is None:
             free = pool.get((root.dtype, root.size))
-            root.vector = free.pop() if free else np.empty_like(like, shape=(root.size,), dtype=root.dtype)
+            root.vector = free.pop() if free else backend.aligned_zeros((root.size,), root.dtype, like)
             root.lie_in(root.vector)
 
     def free(roots: list[Node]) -> None:

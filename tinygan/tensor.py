@@ -324,7 +324,8 @@ def path_between(output: Tensor, inputs: list[Tensor]) -> tuple[list[Tensor], se
     while stack:
         node = stack.pop()
         if node._primitive is None:
-            leaves[id(node._data)] = node._serial
+            base = node._data.base
+            leaves[id(node._data if base is None else base)] = node._serial
         else:
             nodes.append(node)
             for x in node._inputs:
