@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tinygan import data, evaluation, likelihood, metrics
+from tinygan import GAN, data, evaluation, likelihood, metrics
 from tinygan.layers import SpectralNorm
 from tinygan.methods import METHODS, Config
 from tinygan.tensor import grad
@@ -202,6 +202,15 @@ def test_a_component_cannot_shrink_onto_a_point():
     assert float(loss.data) == pytest.approx(2 * math.log(model.floor) + math.log(2 * math.pi), rel=1e-5)
     (slope,) = grad(loss, [model.log_sigmas])
     assert (slope == 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(30, 3), (30, 8, 8)], ids=["points", "images"])
+def test_every_method_is_saved_and_loaded_without_its_data(method, shape, tmp_path):
+    x = np.random.default_rng(0).random(shape)
+    gan = GAN(method, **SMALL).fit(x)
+    gan.save(tmp_path / "gan.npz")
+    np.testing.assert_array_equal(GAN.load(tmp_path / "gan.npz").sample(7, seed=1), gan.sample(7, seed=1))
 
 
 # ------------------------------------------------------------------------------------------------- evaluation

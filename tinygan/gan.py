@@ -174,4 +174,4 @@ def _dimensions(X: Any) -> int:
 
 
 def _no_data(rng: np.random.Generator, n: int) -> np.ndarray:
-    raise ValueError("this GAN was loaded without its training data; give load(path, X=...) to go on training")
+    raise data.DataError("this GAN was loaded without its training data; give load(path, X=...) to go on training")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import backend, functional, losses, networks, ops
-from .data import DataSet
+from .data import DataError, DataSet
 from .layers import Module, Sequential
 from .methods import METHODS, Config
 from .optim import Optimizer
@@ -152,10 +152,14 @@ class Mixture(Trainer):
     gradients = ("likelihood_gradients",)
 
     def build(self, rng: backend.Generator) -> None:
-        x = self.data.draw(backend.host_generator(rng), max(self.config.width, 1000))
+        try:
+            x = self.data.draw(backend.host_generator(rng), max(self.config.width, 1000))
+        except DataError:  # loaded without its data, and so with the parameters that it had
+            x = np.zeros((self.config.width, self.data.dim), np.float32)
         self.latents = self.data.dim + 2
         means = backend.to_device(x[:self.config.width], self.device)
-        self.generator = GaussianMixture(means, float(x.std()) / self.config.width ** (1 / self.data.dim))
+        spread = float(x.std()) or 1.0
+        self.generator = GaussianMixture(means, spread / self.config.width ** (1 / self.data.dim))
 
     def likelihood_gradients(self, x: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
         """(the gradients of the negative log likelihood, its column of the log)."""
