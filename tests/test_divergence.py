@@ -116,6 +116,13 @@ def test_an_absurd_learning_rate_stops_the_run_before_anything_bad_is_kept(metho
         assert finite(trainer.state_dict()[0])
 
 
+def test_what_a_call_was_for_is_named_in_an_autoencoder_too():
+    trainer = trainer_of(small("vae", lr=1e30), RING)
+    with pytest.raises(Diverged):
+        train(trainer)
+    assert ", in averaged, all gradients, encode, the encoder (Sequential), " in diagnosis.first(trainer)[0]
+
+
 @both_ways
 def test_a_gradient_that_is_not_finite_is_found_behind_a_finite_loss(eager, monkeypatch):
     """The derivative of the root is infinite at 0, and the root is not."""

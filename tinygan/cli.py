@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 
-USAGE, DEVICE, CHECKPOINT, MEMORY, WRITE, DIVERGED, INTERRUPTED, TERMINATED = 2, 3, 4, 5, 6, 7, 130, 143
+USAGE, DEVICE, CHECKPOINT, MEMORY, WRITE, DIVERGED, INTERRUPTED = 2, 3, 4, 5, 6, 7, 130
 EXIT_CODES = """exit codes: 0 done, 2 usage or unusable data, 3 device not usable, 4 checkpoint not usable, 5 out of memory,
 6 cannot write, 7 training diverged, 130 stopped by Ctrl-C and 143 by SIGTERM (saved, can be resumed)"""
 
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """The commands and their options. (What they name stands in ``training`` and ``data``, not loaded to show a help.)"""
+    """The commands and their options. (What they name stands in ``methods`` and ``data``, not loaded to show a help.)"""
     top = Parser(prog="tinygan", description="Train GANs from scratch on NumPy or CuPy.", epilog=EXIT_CODES)
     top.add_argument("--version", action="version", version=f"tinygan {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)

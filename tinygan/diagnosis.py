@@ -19,7 +19,7 @@ from .tensor import Tensor, grad
 from .training import Trainer
 
 PACKAGE = Path(__file__).parent
-TOLD = ("training", "losses", "functional", "optim", "data")  # files whose functions are named by their names
+TOLD = ("training", "likelihood", "losses", "functional", "optim")  # files whose functions are named by their names
 
 
 class NotFinite(ArithmeticError):
@@ -65,7 +65,7 @@ def first(trainer: Trainer) -> list[str]:
                 return [f"{tally(value)} of the {part}'s {name}, {value.shape}, before the step"]
     try:
         with np.errstate(all="ignore"):
-            Watched(trainer.iteration, [*trainer.parts().values(), trainer.average, trainer.clip, trainer.rng])()
+            Watched(trainer.iteration, trainer.changing())()
     except NotFinite as found:
         names = names_of(trainer)
         frames = [frame for frame, _ in traceback.walk_tb(found.__traceback__)]
@@ -124,5 +124,5 @@ def trail(frames: list[Any], names: dict[int, str]) -> list[str]:
         elif code.stem == "training" and name == "critic_step":
             told.append(f"critic step {caller.f_locals.get('i', 0) + 1}")
         elif code.stem in TOLD and name.isidentifier() and name != "iteration":
-            told.append(name.replace("_", " "))
+            told.append(name.replace("_", " ").strip())
     return told

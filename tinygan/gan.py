@@ -83,10 +83,6 @@ class GAN:
         if not np.isfinite(x).all():
             raise ValueError("GAN.sample: the generator gives numbers that are not finite: its training diverged, or it was "
                              "loaded from a file with such weights")
-        return self.units(x)
-
-    def units(self, x: Any) -> np.ndarray:
-        """Points in the networks' units (n, dim) as ``sample`` gives them."""
         return self.data_.to_data_units(x) if self.data_.shape is None else self.data_.to_images(x)
 
     @property

@@ -11,7 +11,6 @@ from . import backend, functional, losses, networks, ops
 from .data import DataError, DataSet
 from .layers import Module, Sequential
 from .methods import METHODS, Config
-from .optim import Optimizer
 from .tensor import Tensor, grad
 from .training import Trainer
 
@@ -32,7 +31,31 @@ class Decoder(Module):
         return self.network(z)
 
 
-class Autoencoder(Trainer):
+class Together(Trainer):
+    """All networks move together, by ``all_gradients``, every one of which is taken before any of them moves."""
+
+    gradients = ("all_gradients",)
+
+    def examples(self) -> tuple[backend.Array, ...]:
+        """The arguments of ``all_gradients`` in a step."""
+        return (self.real(),)
+
+    def all_gradients(self, x: backend.Array, *more: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
+        """(the gradients of the ``players``, in that order, their columns of the log)."""
+        raise NotImplementedError
+
+    def iteration(self) -> dict[str, Any]:
+        """One step of every network."""
+        gradients, columns = self.averaged(self.all_gradients, *self.examples())
+        for name in self.players:
+            count = len(getattr(self, name).parameters())
+            getattr(self, f"{name}_optimizer").step(gradients[:count])
+            gradients = gradients[count:]
+        self.average.update()
+        return columns
+
+
+class Autoencoder(Together):
     """The variational autoencoder: q(z|x) = N(m(x), diag e^v(x)) of an encoder, p(x|z) = N(G(z), s^2 I), p(z) = N(0, I).
 
     Minimized is the negative ELBO, -E_q[log p(x|z)] + KL(q || p) (Kingma & Welling 2014, eq. 10), in nats an example and in
@@ -41,8 +64,6 @@ class Autoencoder(Trainer):
     """
 
     players: tuple[str, ...] = ("generator", "encoder")
-    encoder_optimizer: Optimizer
-    gradients = ("elbo_gradients",)
 
     def build(self, rng: backend.Generator) -> None:
         decoder = networks.generator(self.config, self.data, True, rng)
@@ -55,21 +76,12 @@ class Autoencoder(Trainer):
         mean, log_var = code[:, :self.latents], code[:, self.latents:]
         return losses.reparameterize(mean, log_var, rng=self.rng), losses.gaussian_kl(mean, log_var)
 
-    def elbo_gradients(self, x: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
+    def all_gradients(self, x: backend.Array, *more: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
         """(the gradients of the negative ELBO, decoder's first, its columns of the log)."""
         z, kl = self.encode(x)
         loss = losses.gaussian_nll(x, self.generator(z), self.generator.log_sigma) + kl
         return (grad(loss, self.generator.parameters() + self.encoder.parameters()),
                 {"generator_loss": loss.data, "penalty": kl.data})
-
-    def iteration(self) -> dict[str, Any]:
-        """One step of both networks."""
-        gradients, columns = self.averaged(self.elbo_gradients, self.real())
-        first = len(self.generator.parameters())
-        self.generator_optimizer.step(gradients[:first])
-        self.encoder_optimizer.step(gradients[first:])
-        self.average.update()
-        return columns
 
 
 class VAEGAN(Autoencoder):
@@ -77,20 +89,22 @@ class VAEGAN(Autoencoder):
 
     The error is -log N(f(x); f(G(z)), I), f the discriminator's features before its last layer. E minimizes it plus KL(q
     || p); G minimizes ``gamma`` of it plus the non-saturating loss of G(z), z ~ q, and of G(p), p ~ N(0, I); D tells x
-    from both (Larsen et al. 2016, algorithm 1, which has the minimax loss for G). All gradients are taken before any network
-    moves. The log's penalty is the KL.
+    from both (Larsen et al. 2016, algorithm 1, which has the minimax loss for G). The log's penalty is the KL.
     """
 
     players = ("generator", "encoder", "critic")
-    gradients = ("all_gradients",)
     gamma = 0.01
 
     def build(self, rng: backend.Generator) -> None:
         Trainer.build(self, rng)
         self.encoder = networks.critic(self.config, self.data, True, rng, outputs=2 * self.latents)
 
-    def all_gradients(self, x: backend.Array, p: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
+    def examples(self) -> tuple[backend.Array, ...]:
+        return self.real(), self.latent()
+
+    def all_gradients(self, x: backend.Array, *more: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
         """(the gradients of the generator, the encoder and the critic, their columns of the log)."""
+        (p,) = more
         *body, last = self.critic.layers
         features, n = Sequential(*body), len(x)
         z, kl = self.encode(x)
@@ -103,16 +117,6 @@ class VAEGAN(Autoencoder):
         found = [grad(loss, network.parameters()) for loss, network in (
             (generator_loss, self.generator), (error + kl, self.encoder), (critic_loss, self.critic))]
         return sum(found, []), {"critic_loss": critic_loss.data, "generator_loss": generator_loss.data, "penalty": kl.data}
-
-    def iteration(self) -> dict[str, Any]:
-        """One step of the three networks."""
-        gradients, columns = self.averaged(self.all_gradients, self.real(), self.latent())
-        for name in self.players:
-            count = len(getattr(self, name).parameters())
-            getattr(self, f"{name}_optimizer").step(gradients[:count])
-            gradients = gradients[count:]
-        self.average.update()
-        return columns
 
 
 class GaussianMixture(Module):
@@ -141,7 +145,7 @@ class GaussianMixture(Module):
         return Tensor(self.means.data[k] + sigmas[k] * z[:, 2:])
 
 
-class Mixture(Trainer):
+class Mixture(Together):
     """A mixture of ``width`` Gaussians fitted by maximum likelihood, by gradients and not by EM: the contrast to a GAN.
 
     No game, no critic: one loss that falls. It starts at training points, with the standard deviation of all the data over
@@ -149,7 +153,6 @@ class Mixture(Trainer):
     """
 
     players = ("generator",)
-    gradients = ("likelihood_gradients",)
 
     def build(self, rng: backend.Generator) -> None:
         try:
@@ -161,14 +164,7 @@ class Mixture(Trainer):
         spread = float(x.std()) or 1.0
         self.generator = GaussianMixture(means, spread / self.config.width ** (1 / self.data.dim))
 
-    def likelihood_gradients(self, x: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
+    def all_gradients(self, x: backend.Array, *more: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
         """(the gradients of the negative log likelihood, its column of the log)."""
         loss = self.generator.nll(x)
         return grad(loss, self.generator.parameters()), {"generator_loss": loss.data}
-
-    def iteration(self) -> dict[str, Any]:
-        """One step."""
-        gradients, columns = self.averaged(self.likelihood_gradients, self.real())
-        self.generator_optimizer.step(gradients)
-        self.average.update()
-        return columns

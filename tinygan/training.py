@@ -85,8 +85,7 @@ class Trainer:
             setattr(self, f"{name}_optimizer", self.method.optimizer(getattr(self, name).parameters(), lr))
         self.clip = WeightClip(self.critic.parameters(), self.method.clip) if self.method.clip else None
         self.eager = eager or device != "cpu"  # no replay has been tried on a GPU yet
-        state = [*self.parts().values(), self.average, self.clip, self.rng]
-        self.compute = self.measured if self.eager or config.accumulate > 1 else Program(self.measured, state)
+        self.compute = self.measured if self.eager or config.accumulate > 1 else Program(self.measured, self.changing())
         if not self.eager and config.accumulate > 1:  # a list of all parts would need the memory of them all
             for name in self.gradients:
                 trained = [getattr(self, player) for player in self.players]
@@ -326,6 +325,10 @@ class Trainer:
         parts |= {"path_length": self.path_length} if self.path_length else {}
         return parts | {name: getattr(self, name) for name in (f"{player}_optimizer" for player in self.players)}
 
+    def changing(self) -> list[Any]:
+        """All that an iteration changes: the state of its ``Program``."""
+        return [*self.parts().values(), self.average, self.clip, self.rng]
+
     def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, plain values): all that outlives an iteration."""
         arrays = {f"{part}/{name}": value for part, holder in self.parts().items()
@@ -361,25 +364,23 @@ class Trainer:
         backend.host_generator(self.rng).bit_generator.state = values["rng"]
 
 
-def score(data: DataSet, samples: np.ndarray, rng: np.random.Generator, part: str = "validation",
-          threshold: float = 3.0) -> dict[str, float]:
+def score(data: DataSet, samples: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     """Scores of samples (networks' units): modes where they are known, the sliced Wasserstein distance always.
 
-    The distance is that to as many points of a part of the data, 2,500 at most.
+    The distance is that to as many points of the validation part, 2,500 at most.
     """
-    real = data.part(part, min(len(samples), 2500), rng)
+    real = data.part("validation", min(len(samples), 2500), rng)
     scores = {"sliced_wasserstein": float(metrics.sliced_wasserstein(real, samples[:len(real)], rng, projections=64))}
     if data.centers is not None and data.sigma is not None:
-        found = metrics.mode_coverage(samples, data.centers, data.sigma, threshold)
+        found = metrics.mode_coverage(samples, data.centers, data.sigma)
         scores |= {"modes": found.captured, "high_quality": found.high_quality, "reverse_kl": found.reverse_kl}
     return scores
 
 
-def yardstick(data: DataSet, n: int = 2500, draws: int = 5, part: str = "validation",
-              threshold: float = 3.0) -> dict[str, tuple[float, float]]:
+def yardstick(data: DataSet, n: int = 2500, draws: int = 5) -> dict[str, tuple[float, float]]:
     """(lowest, highest) score of training data taken for samples, over a few draws: what a perfect generator would get."""
     rows = []
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        rows.append(score(data, data.part("train", n, rng), rng, part, threshold))
+        rows.append(score(data, data.part("train", n, rng), rng))
     return {name: (min(r[name] for r in rows), max(r[name] for r in rows)) for name in rows[0]}

@@ -12,9 +12,6 @@ import numpy as np
 from .. import backend
 
 
-HELD_OUT = ("validation", "test")
-
-
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """A distribution to learn, in the networks' units: data units = networks' units * scale + mean, column by column.
@@ -75,7 +72,7 @@ def split_of(n: int, test: int = 0) -> dict[str, np.ndarray]:
     """
     order = np.random.default_rng(0).permutation(n - test)
     if n - test < 20:
-        return dict.fromkeys(("train", *HELD_OUT), np.arange(n))
+        return dict.fromkeys(("train", "validation", "test"), np.arange(n))
     tenth = (n - test) // 10
     tested = np.arange(n - test, n) if test else order[:tenth]
     return {"test": tested, "validation": order[-tenth:], "train": order[0 if test else tenth:-tenth]}
