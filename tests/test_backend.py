@@ -328,3 +328,14 @@ def test_large_nets_and_the_users_own_choice_are_left_alone():
     assert limits(1024)[0].startswith("BLAS threads by default")
     said, threads = limits(128, OMP_NUM_THREADS="2")
     assert said.startswith("OMP_NUM_THREADS=2") and set(threads) <= {min(2, os.cpu_count())}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 5), (300, 300)])
+def test_parameters_and_optimizer_state_start_at_cache_lines(shape):
+    for dtype in (np.float32, np.float64):
+        values = np.ones((*shape[:-1], 2 * shape[-1]), dtype)[..., ::2] if shape else np.ones(shape, dtype)
+        t = tinygan.Tensor(values)
+        adam = tinygan.optim.Adam([t])
+        for a in (t.data, adam.gradient, *adam.state.values()):
+            assert a.ctypes.data % 64 == 0 and a.flags.c_contiguous and a.flags.writeable and a.dtype == dtype
+        assert np.array_equal(t.data, values) and t.shape == shape and not adam.gradient.any()
