@@ -80,6 +80,18 @@ def test_a_method_without_penalty_and_estimate_says_so():
     assert "no gradient norms were measured" in text(plots.panel(dataset(2), np.zeros((5, 2)), without, None))
 
 
+def test_a_panel_says_what_to_look_for_whatever_the_method():
+    def written(norms, *missing):
+        columns = history() | {name: np.full(30, np.nan) for name in missing}
+        return text(plots.panel(dataset(2), np.zeros((5, 2)), columns, norms))
+
+    assert "1, the target" in written(NORMS) and "the slope that the penalty asks for" in written(NORMS)
+    zero_centred = written(NORMS, "w_estimate")
+    assert "pulls slopes to 0" in zero_centred and "target" not in zero_centred and "neither wins" in zero_centred
+    alone = written(None, "w_estimate", "critic_loss")
+    assert "no opponent" in alone and "neither wins" not in alone and "No slopes were measured" in alone
+
+
 def test_level_sets_follow_the_critic():
     figure = plots.panel(dataset(2), np.zeros((5, 2)), history(), NORMS, critic)
     bar = next(axes for axes in figure.findobj(Axes) if "greener" in axes.get_ylabel())

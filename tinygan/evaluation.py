@@ -74,10 +74,10 @@ def rows(trainer: Trainer, seed: int = 0) -> list[Row]:
 def report(trainer: Trainer, seed: int = 0) -> str:
     """``rows`` as a table, under a line that says what was compared."""
     table, data = rows(trainer, seed), trainer.data
-    features = "pixels, -1 to 1" if data.shape else "the points, standardized"
+    features = "pixels, -1 to 1" if data.shape else "the points" if data.split is None else "the points, standardized"
     seen = ", too few to hold any back: these were trained on" if data.all_seen else ""
     lines = [f"{table[0].n:,} generated points against {table[0].n:,} of the test part{seen}; features: {features}; k = {K}",
-             f"{'score':34s}{'n':>5s}{'generated':>11s}{'95 % interval':>20s}{'real data':>11s}{'ten points':>12s}"]
-    lines += [f"{r.name:34s}{r.n:5d}{r.generated:11.3g}{f'{r.low:.3g} to {r.high:.3g}':>20s}{r.real:11.3g}{r.broken:12.3g}"
+             f"{'score':34s}{'n':>5s}{'generated':>11s}{'95 % interval':>22s}{'real data':>11s}{'ten points':>12s}"]
+    lines += [f"{r.name:34s}{r.n:5d}{r.generated:11.3g}{f'{r.low:.3g} to {r.high:.3g}':>22s}{r.real:11.3g}{r.broken:12.3g}"
               for r in table]
     return "\n".join(lines)

@@ -87,7 +87,7 @@ METHODS = {
                  penalty=0.02, penalize=r1, images={"lr": 2e-4, "penalty": 10.0}, **NONSATURATING),
     "r3gan": Method("R3GAN (Huang et al. 2024)", "D: -log s(D(x) - D(G(z))) + w (|grad D(x)|^2 + |grad D(G(z))|^2) / 2   "
                     "G: -log s(D(G(z)) - D(x))", lambda p, lr: adam(p, lr, 0.99), lr=2e-3, penalty=0.02,
-                    penalize=r1_and_r2, paired=True, images={"lr": 2e-4, "penalty": 10.0},
+                    penalize=r1_and_r2, paired=True, images={"lr": 1e-3, "penalty": 1.0},
                     critic_loss=losses.relativistic_discriminator, generator_loss=losses.relativistic_generator),
     # At every step; the paper's code does so at every fourth, with a weight of 2 for its pixels.
     "path-length": Method("path length regularization (Karras et al. 2020)", "R1   G: + w' (|J^T y| - a)^2, J = dG/dz, y "

@@ -51,7 +51,7 @@ def panel(
     parts: Any = figure.subfigures(2, 2)
     _points(parts[0, 0].add_subplot(), data, samples, critic)
     _losses(parts[0, 1], history)
-    _gradient_norms(parts[1, 0].add_subplot(), gradient_norms, bool(np.isfinite(_column(history, "penalty")).any()))
+    _gradient_norms(parts[1, 0].add_subplot(), gradient_norms, *(_measured(history, x) for x in ("penalty", "w_estimate")))
     _scores(parts[1, 1], data, history, yardstick or {})
     return figure
 
@@ -303,7 +303,7 @@ def _principal_components(data: DataSet, real: np.ndarray) -> tuple[list[str], C
 
 
 def _losses(part: SubFigure, history: Mapping[str, np.ndarray]) -> None:
-    wasserstein = bool(np.isfinite(_column(history, "w_estimate")).any())
+    wasserstein = _measured(history, "w_estimate")
     axes, *others = part.subplots(1 + wasserstein, 1, sharex=True, squeeze=False)[:, 0]
     _curves(axes, history, "loss", [("critic_loss", REAL, "critic"), ("generator_loss", GENERATED, "generator")])
     if wasserstein:
@@ -311,15 +311,20 @@ def _losses(part: SubFigure, history: Mapping[str, np.ndarray]) -> None:
         _curves(others[0], history, "W estimate  [score]", [("w_estimate", THIRD, "W estimate")])
         _heading(axes, "Losses and Wasserstein estimate",
                  "Good: the W estimate (real minus generated score) falls to 0; losses need not.")
-    else:
+    elif _measured(history, "critic_loss"):
         _heading(axes, "Losses", "Good: neither wins for long. Critic's loss near 0: it beats the generator.")
+    else:
+        _heading(axes, "Loss", "Good: it falls and stays low. There is no opponent: lower is better here.")
 
 
-def _gradient_norms(axes: Axes, norms: Any | None, penalized: bool) -> None:
+def _gradient_norms(axes: Axes, norms: Any | None, penalized: bool, wasserstein: bool) -> None:
     values = np.asarray(backend.to_numpy(norms if norms is not None else []), np.float64).reshape(-1)
     values = values[np.isfinite(values)]
-    caption = ("Good: bars gather around the dashed line, the slope that the penalty asks for." if penalized
-               else "This method has no penalty: nothing pulls the slope to 1 (the dashed line).")
+    target = penalized and wasserstein  # 1 is what WGAN-GP asks for; other penalties pull to 0, and at the data
+    caption = ("No slopes were measured (a method without a critic has none)." if not len(values) else
+               "Good: bars gather around the dashed line, the slope that the penalty asks for." if target else
+               "The penalty pulls slopes to 0; the dashed line, 1, is there to compare." if penalized else
+               "This method has no penalty: nothing pulls the slope to 1 (the dashed line).")
     _heading(axes, "Slope of the critic between real and generated points", caption)
     if not len(values):
         axes.set_axis_off()
@@ -333,7 +338,7 @@ def _gradient_norms(axes: Axes, norms: Any | None, penalized: bool) -> None:
     count = np.histogram(np.maximum(values, edges[0]), edges)[0]
     axes.stairs(count, edges, color=GENERATED, alpha=0.65, fill=True,
                 label=f"{len(values)} interpolates: mean {values.mean():.3g}, sd {values.std():.3g}")
-    axes.axvline(1, color="black", linestyle="--", linewidth=1.4, label="1, the target" if penalized else "1")
+    axes.axvline(1, color="black", linestyle="--", linewidth=1.4, label="1, the target" if target else "1")
     axes.set(xlabel="norm of the critic's gradient at the interpolates  [score / networks' unit]",
              ylabel="number of interpolates", xlim=(edges[0], edges[-1]))
     axes.margins(y=0.2)
@@ -394,6 +399,10 @@ def _figure(size: tuple[float, float], title: str) -> Figure:
     if title:
         figure.suptitle(title, fontsize=14, weight="bold", parse_math=False)
     return figure
+
+
+def _measured(history: Mapping[str, np.ndarray], name: str) -> bool:
+    return bool(np.isfinite(_column(history, name)).any())
 
 
 def _column(history: Mapping[str, np.ndarray], name: str) -> np.ndarray:
