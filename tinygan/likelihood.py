@@ -22,10 +22,13 @@ def trainer(config: Config, data: DataSet, device: str = "cpu", eager: bool = Fa
 
 
 class Decoder(Module):
-    """A network from latents to the mean of N(mean, sigma^2 I), and ``log_sigma``, one number that is learned with it."""
+    """A network from latents to the mean of N(mean, sigma^2 I), and ``log_sigma``, one number that is learned with it.
+
+    It starts at -2: from a sigma as large as the data the encoder's code is given up before it is of use.
+    """
 
     def __init__(self, network: Module, device: str) -> None:
-        self.network, self.log_sigma = network, Tensor(backend.zeros((1,), device=device))
+        self.network, self.log_sigma = network, Tensor(backend.zeros((1,), device=device) - 2)
 
     def forward(self, z: Any) -> Any:
         return self.network(z)
