@@ -20,7 +20,7 @@ from .functional import mean
 from .tensor import PLAIN, Tensor, floating, grad, value_of
 
 
-def of_scores(loss: Callable[..., Any]) -> Callable[..., Any]:
+def _of_scores(loss: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: TypeError for scores that are no Tensor or floating array. (Unsigned integers would wrap around.)"""
     count = sum(p.default is p.empty for p in signature(loss).parameters.values())  # behind them, a smoothing
 
@@ -32,7 +32,7 @@ def of_scores(loss: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-@of_scores
+@_of_scores
 def minimax_discriminator(real_scores: Any, fake_scores: Any, smoothing: float = 0.0) -> Any:
     """-E[(1 - s) log D(x) + s log(1 - D(x))] - E[log(1 - D(G(z)))], s the one-sided label smoothing.
 
@@ -44,61 +44,61 @@ def minimax_discriminator(real_scores: Any, fake_scores: Any, smoothing: float =
     return mean(real) + mean(ops.softplus(fake_scores))
 
 
-@of_scores
+@_of_scores
 def minimax_generator(fake_scores: Any) -> Any:
     """E[log(1 - D(G(z)))]: the saturating loss, whose gradient vanishes while D wins (Goodfellow et al. 2014, eq. 1)."""
     return -mean(ops.softplus(fake_scores))
 
 
-@of_scores
+@_of_scores
 def nonsaturating_discriminator(real_scores: Any, fake_scores: Any, smoothing: float = 0.0) -> Any:
     """The same as ``minimax_discriminator``: only the generator's half differs."""
     return minimax_discriminator(real_scores, fake_scores, smoothing)
 
 
-@of_scores
+@_of_scores
 def nonsaturating_generator(fake_scores: Any) -> Any:
     """-E[log D(G(z))] (Goodfellow et al. 2014, section 3)."""
     return mean(ops.softplus(-fake_scores))
 
 
-@of_scores
+@_of_scores
 def wasserstein_critic(real_scores: Any, fake_scores: Any) -> Any:
     """E[D(G(z))] - E[D(x)]: the negative of the critic's estimate of the Wasserstein-1 distance (Arjovsky et al. 2017)."""
     return mean(fake_scores) - mean(real_scores)
 
 
-@of_scores
+@_of_scores
 def wasserstein_generator(fake_scores: Any) -> Any:
     """-E[D(G(z))] (Arjovsky et al. 2017, algorithm 1)."""
     return -mean(fake_scores)
 
 
-@of_scores
+@_of_scores
 def least_squares_discriminator(real_scores: Any, fake_scores: Any) -> Any:
     """E[(D(x) - 1)^2] / 2 + E[D(G(z))^2] / 2, the scores themselves being the outputs (Mao et al. 2017, eq. 9)."""
     return (_mean_square(real_scores - 1) + _mean_square(fake_scores)) / 2
 
 
-@of_scores
+@_of_scores
 def least_squares_generator(fake_scores: Any) -> Any:
     """E[(D(G(z)) - 1)^2] / 2 (Mao et al. 2017, eq. 9)."""
     return _mean_square(fake_scores - 1) / 2
 
 
-@of_scores
+@_of_scores
 def hinge_discriminator(real_scores: Any, fake_scores: Any) -> Any:
     """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Lim & Ye 2017; Miyato et al. 2018, eq. 16, its negative)."""
     return mean(ops.relu(1 - real_scores)) + mean(ops.relu(1 + fake_scores))
 
 
-@of_scores
+@_of_scores
 def hinge_generator(fake_scores: Any) -> Any:
     """-E[D(G(z))], the same as ``wasserstein_generator`` (Lim & Ye 2017; Miyato et al. 2018, eq. 17)."""
     return wasserstein_generator(fake_scores)
 
 
-@of_scores
+@_of_scores
 def relativistic_discriminator(real_scores: Any, fake_scores: Any) -> Any:
     """E[softplus(-(D(x) - D(G(z))))], x and G(z) paired by their places: is the real one more real than its partner?
 
@@ -110,7 +110,7 @@ def relativistic_discriminator(real_scores: Any, fake_scores: Any) -> Any:
     return mean(ops.softplus(fake_scores - real_scores))
 
 
-@of_scores
+@_of_scores
 def relativistic_generator(fake_scores: Any, real_scores: Any) -> Any:
     """E[softplus(-(D(G(z)) - D(x)))]: the discriminator's loss with the roles exchanged. ValueError if the shapes differ."""
     return relativistic_discriminator(fake_scores, real_scores)
