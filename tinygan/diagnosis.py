@@ -85,16 +85,24 @@ def tally(value: np.ndarray) -> str:
     return f"{told} among {value.size} values"
 
 
+def owner(array: Any) -> int:
+    """The identity of what an array's memory belongs to."""
+    while backend.is_array(getattr(array, "base", None)):
+        array = array.base
+    return id(array)
+
+
 def names_of(trainer: Trainer) -> dict[int, str]:
     """Names of the modules and of the memory of their Tensors and of the optimizers' vectors, by identity."""
     names: dict[int, str] = {}
     for part, holder in trainer.parts().items():
         if isinstance(holder, Module):
-            names |= {id(t.data): f"the {part}'s {name}" for name, t, _ in holder.named_tensors()}
+            names |= {owner(t.data): f"the {part}'s {name}" for name, t, _ in holder.named_tensors()}
             names |= {id(module): f"the {part}'s {path}" if path else f"the {part}" for path, module in modules(holder)}
         else:
             names[id(holder)] = f"the {part.replace('_', ' ')}"
-            names |= {id(v): f"the {part.replace('_', ' ')}'s {name}" for name, v in (holder.state | vars(holder)).items()}
+            held = {**holder.state, **vars(holder)}
+            names |= {owner(v): f"the {part.replace('_', ' ')}'s {name}" for name, v in held.items()}
     return names
 
 
@@ -120,7 +128,7 @@ def trail(frames: list[Any], names: dict[int, str]) -> list[str]:
         elif code.stem == "optim" and name == "step":
             p = own.get("p")
             told.append(names.get(id(own["self"]), type(own["self"]).__name__)
-                        + (f" for {names.get(id(p.data), 'a parameter')}" if isinstance(p, Tensor) else ""))
+                        + (f" for {names.get(owner(p.data), 'a parameter')}" if isinstance(p, Tensor) else ""))
         elif code.stem == "training" and name == "critic_step":
             told.append(f"critic step {caller.f_locals.get('i', 0) + 1}")
         elif code.stem in TOLD and name.isidentifier() and name != "iteration":
