@@ -165,7 +165,7 @@ def _read(file: IO[bytes], path: str | os.PathLike[str]) -> tuple[dict[str, Any]
     if length > MOST_HEADER:
         raise CheckpointError(path, f"a header of {length} bytes, more than {MOST_HEADER}")
     text = file.read(length)
-    header = json.loads(text)
+    header = json.loads(text.decode("ascii"))
     if not isinstance(header, dict) or type(header.get("format")) is not int:
         raise CheckpointError(path, "its header is no JSON object with a format number")
     if header["format"] > FORMAT:
