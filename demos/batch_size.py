@@ -36,7 +36,7 @@ SETTINGS = {  # name: (examples in memory at a time, such parts in a step, learn
     "16": (16, 1, LR, "#b35806"), "64": (64, 1, LR, "#e08214"), "512": (512, 1, LR, "#762a83"),
     "512, lr x 2.8": (512, 1, LR * 8 ** 0.5, "#9970ab"),  # the square root of 512 / 64, a usual rule for Adam
     "8 x 64 = 512": (64, 8, LR, "#1b7837")}
-ROUNDS = 20  # of all settings in turn, so that other work on the machine slows all of them alike
+ROUNDS = 20  # of all settings in turn, so that other work on the machine slows all of them alike; fewer in little time
 
 
 def network(d_in, d_out, rng, *last):
@@ -108,16 +108,17 @@ def race(data, seconds, seed, device):
     """All settings for the same time each: name -> rows (seconds, steps, distance)."""
     runs = {name: wgan_gp(data, *setting[:3], seed, device) for name, setting in SETTINGS.items()}
     rows = {name: [(0.0, 0, distance(data, average, device))] for name, (_, average) in runs.items()}
-    for number in range(1, ROUNDS + 1):
+    rounds = min(ROUNDS, max(2, round(seconds)))
+    for number in range(1, rounds + 1):
         for name, (iteration, average) in runs.items():
             spent, steps, _ = rows[name][-1]
             begun = time.perf_counter()
-            while (now := spent + time.perf_counter() - begun) < seconds * number / ROUNDS:
+            while (now := spent + time.perf_counter() - begun) < seconds * number / rounds:
                 iteration()
                 steps += 1
             if steps > rows[name][-1][1]:
                 rows[name].append((now, steps, distance(data, average, device)))
-        print(f"round {number}/{ROUNDS}: " + "  ".join(f"[{name}] {r[-1][2]:.3f}" for name, r in rows.items()), flush=True)
+        print(f"round {number}/{rounds}: " + "  ".join(f"[{name}] {r[-1][2]:.3f}" for name, r in rows.items()), flush=True)
     return {name: np.array(r).T for name, r in rows.items()}
 
 

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import tinygan as tg
-from tinygan import backend, checkpoint, methods, plots, training
+from tinygan import backend, checkpoint, evaluation, methods, plots, training
 from tinygan.cli import main
 
 SMALL = ["--width", "8", "--depth", "1", "--batch", "16", "--n-critic", "1"]
@@ -153,7 +153,8 @@ def test_sample_writes_each_format(empty_folder, plain, ending, capsys):
         assert np.array_equal(loaded if ending == "npy" else loaded["samples"], expected)
 
 
-def test_evaluate_prints_both_definitions_beside_real_data(empty_folder, plain, capsys):
+def test_evaluate_prints_both_definitions_beside_real_data(empty_folder, plain, capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, "HALVES", 2)
     train("--steps", "2", "--out", "run")
     assert main(["evaluate", "run"]) == 0
     out = capsys.readouterr().out
@@ -174,6 +175,7 @@ def test_devices_tells_what_can_be_used(capsys):
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code, capsys, monkeypatch):
     arguments, iterate = ["--steps", "60", "--seed", "1"], training.Trainer.iterate
+    monkeypatch.setattr(training, "EVALUATIONS", 6)
 
     def stopped(trainer):
         columns = iterate(trainer)
@@ -331,7 +333,7 @@ def test_a_reader_that_has_gone_is_no_error(empty_folder):
     assert files(empty_folder / "run") == ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
 
 
-@pytest.mark.parametrize("columns", [40, 100])
+@pytest.mark.parametrize("columns", [40, pytest.param(100, marks=pytest.mark.thorough)])
 def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(empty_folder, columns):
     master, slave = pty.openpty()
     environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}

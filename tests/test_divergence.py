@@ -21,6 +21,12 @@ EXTREMES = {"NaN": np.nan, "infinite": np.inf, "negative": -np.inf}
 RING = data.ring()
 
 
+@pytest.fixture(autouse=True)
+def scored_once(monkeypatch):
+    """Scores take most of the time of such short runs, and change none of their steps."""
+    monkeypatch.setattr(training, "EVALUATIONS", 1)
+
+
 def small(method, **options):
     return Config(method=method, **(SMALL | options))
 

@@ -67,6 +67,7 @@ def files(run):
 @every("method, optimizer, accumulate, eager", METHODS, OPTIMIZERS, [1, 2], [False, True], short=19)
 def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp_path, monkeypatch):
     """With batch norm and dropout in the generator, and in the critic where no penalty forbids batch norm."""
+    monkeypatch.setattr(training, "EVALUATIONS", 3)
     if OPTIMIZERS[optimizer]:
         monkeypatch.setitem(METHODS, method, replace(METHODS[method], optimizer=OPTIMIZERS[optimizer], lr=1e-3))
     plain = networks.mlp

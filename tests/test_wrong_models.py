@@ -166,7 +166,7 @@ def work(share):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS and /proc")
-@pytest.mark.parametrize("share", [7, pytest.param(1, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("share", [17, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_whole_file_that_is_no_model_is_refused_in_one_line_and_little_memory(share):
     done = subprocess.run([sys.executable, __file__, str(share)], capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": os.getcwd(), "OPENBLAS_NUM_THREADS": "1"})
