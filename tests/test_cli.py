@@ -97,7 +97,8 @@ def test_own_points_come_back_in_their_own_units(empty_folder, plain, d, capsys)
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_every_method_trains(empty_folder, plain, method, capsys):
+def test_every_method_trains(empty_folder, plain, method, capsys, monkeypatch):
+    monkeypatch.setattr(training, "EVALUATIONS", 1)
     train("--method", method, "--steps", "5", "--out", "run")
     lacks = [name for name, own in methods.METHODS[method].own.items() if own is None and name in ("n_critic", "depth")]
     assert all(f"{name.replace('_', '-')}" in capsys.readouterr().err for name in lacks[:1])

@@ -120,7 +120,7 @@ def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
 
 @every_conv
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate):
+def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate, monkeypatch):
     """To the bit, the running statistics of BatchNorm included; also where it is stopped, loaded and gone on with."""
     def made(eager, until):
         trainer = trainer_of(method, images(1, 9, 10), eager=eager, accumulate=accumulate)
@@ -128,6 +128,7 @@ def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate):
             trainer.stop = row["step"] == until
         return trainer
 
+    monkeypatch.setattr(training, "EVALUATIONS", 1)  # scores take most of the time of runs as short as these
     eager, replayed, half = made(True, None), made(False, None), made(False, 3)
     replays = replayed.compute if accumulate == 1 else getattr(replayed, replayed.gradients[0])
     assert isinstance(replays, Program) and replays.entries[0].replay and half.step == 3

@@ -101,7 +101,7 @@ def run_beside_eager(steps: int, *arguments: Any, change: Any = lambda player, s
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_replay_is_the_eager_step_to_the_bit(method: str, optimizer: str, layers: str, dtype: Any) -> None:
-    run_beside_eager(20, method, optimizer, layers, dtype)
+    run_beside_eager(12, method, optimizer, layers, dtype)
 
 
 @pytest.mark.thorough

@@ -151,7 +151,14 @@ def test_data_without_modes_is_scored_without_them():
 # ----------------------------------------------------------------------------------------- repeat and resume
 
 
+@pytest.fixture
+def seldom_scored(monkeypatch):
+    """Scores take most of the time of runs as short as these."""
+    monkeypatch.setattr(training, "EVALUATIONS", 2)
+
+
 @every_method
+@pytest.mark.usefixtures("seldom_scored")
 def test_the_same_seed_gives_the_same_run(method):
     first = run_bits(train(trainer_of(method)))
     assert run_bits(train(trainer_of(method))) == first
@@ -160,6 +167,7 @@ def test_the_same_seed_gives_the_same_run(method):
 
 
 @every_method
+@pytest.mark.usefixtures("seldom_scored")
 def test_a_replayed_run_is_the_eager_run(method):
     """To the bit: networks, average, optimizers, generator, log; also where a replayed run goes on as an eager one."""
     eager, replayed, mixed = (trainer_of(method, eager=how, steps=20) for how in (True, False, False))
@@ -186,6 +194,7 @@ def test_looking_at_a_run_does_not_change_it():
 
 
 @every_method
+@pytest.mark.usefixtures("seldom_scored")
 @pytest.mark.parametrize("stop", [1, 4])
 def test_a_resumed_run_is_the_uninterrupted_one(method, stop, tmp_path):
     """Stopped, saved, loaded and continued, it is the same to the bit: networks, average, optimizers, rng, log."""
