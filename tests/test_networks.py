@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from tinygan import GAN, commands, data, likelihood, networks
+from tinygan import GAN, commands, data, likelihood, networks, training
 from tinygan.layers import BatchNorm
 from tinygan.optim import SGD, ExponentialMovingAverage, WeightClip
 from tinygan.program import Program
