@@ -73,7 +73,7 @@ METHODS = {
     "hinge": Method("hinge loss (Lim & Ye 2017)", "D: max(0, 1 - D(x)) + max(0, 1 + D(G(z)))   G: -D(G(z))", adam, lr=1e-3,
                     images={"lr": 2e-4}, **HINGE),
     "sngan": Method("spectral normalization (Miyato et al. 2018)", "hinge, D's weights divided by their largest singular "
-                    "value", adam, lr=1e-3, spectral=True, images={"lr": 2e-4}, **HINGE),
+                    "value", adam, lr=2e-3, n_critic=5, spectral=True, images={"lr": 2e-4}, **HINGE),
     "noise": Method("instance noise (Sønderby et al. 2017)", CROSS_ENTROPY + ", D sees x + e and G(z) + e, e -> 0", adam,
                     lr=1e-3, noise=0.2, images={"lr": 2e-4}, **NONSATURATING),
     # The paper clips at 0.01 with a learning rate of 5e-5; these small networks on sharp data want more of both.
