@@ -321,14 +321,14 @@ def test_help_names_every_method_data_set_and_default(capsys):
 
 
 def test_a_pipe_gets_plain_lines(empty_folder):
-    done = subprocess.run([*COMMAND, "train", *SMALL, "--steps", "60", "--out", "run"], capture_output=True, check=True,
+    done = subprocess.run([*COMMAND, "train", *SMALL, "--steps", "20", "--out", "run"], capture_output=True, check=True,
                           env=os.environ | {"FORCE_COLOR": "1"})
     assert b"\r" not in done.stderr and b"\x1b" not in done.stderr + done.stdout
-    assert done.stderr.decode().splitlines()[-1].startswith("step 60/60")
+    assert done.stderr.decode().splitlines()[-1].startswith("step 20/20")
 
 
 def test_a_reader_that_has_gone_is_no_error(empty_folder):
-    line = f"{sys.executable} -m tinygan train {' '.join(SMALL)} --steps 60 --out run 2>&1 | head -n 1"
+    line = f"{sys.executable} -m tinygan train {' '.join(SMALL)} --steps 20 --out run 2>&1 | head -n 1"
     done = subprocess.run(["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True)
     assert done.returncode == 0 and done.stdout.count(b"\n") == 1
     assert files(empty_folder / "run") == ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
@@ -338,7 +338,7 @@ def test_a_reader_that_has_gone_is_no_error(empty_folder):
 def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(empty_folder, columns):
     master, slave = pty.openpty()
     environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
-    process = subprocess.Popen([*COMMAND, "train", *SMALL, "--steps", "300", "--out", "run"], stderr=slave,
+    process = subprocess.Popen([*COMMAND, "train", *SMALL, "--steps", "100", "--out", "run"], stderr=slave,
                                stdout=subprocess.DEVNULL, env=environment)
     os.close(slave)
     seen, end = b"", time.monotonic() + 60
@@ -351,7 +351,7 @@ def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(empty_folder, colum
     assert process.wait(timeout=60) == 0
     os.close(master)
     shown = seen.decode().replace("\r\n", "").split("\r")[1:]
-    assert len(shown) >= 2 and "step 300/300" in shown[-1] and b"\x1b" not in seen
+    assert len(shown) >= 2 and "step 100/100" in shown[-1] and b"\x1b" not in seen
     assert all(len(text) < columns for text in shown)
 
 

@@ -26,7 +26,7 @@ def test_every_function_layer_and_loss_has_a_sampler():
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_derivatives(name):
-    for k in range(2):
+    for k in range(1 if "GAN" in name else 2):  # whole losses take longest, and vary least
         case = COMPOSITIONS[name](Picker(np.random.default_rng([k, 5])))
         gradcheck(case.f, case.inputs, order=case.order, seed=k, probes=1)
 

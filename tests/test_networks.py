@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -55,8 +56,8 @@ def test_every_size_goes_out_and_in(c, other):
         generator = networks.conv_generator(3, shape, 1, rng)
         generator.layers[-3].bias.assign(np.full(c, 2.0))  # so that a missing tanh would show
         critics = [networks.conv_critic(shape, 1, normalized, rng) for normalized in (True, False)]
-        for training in (True, False):
-            x = generator.train(training)(z).data
+        for mode in (True, False):
+            x = generator.train(mode)(z).data
             assert x.shape == (2, math.prod(shape)) and x.dtype == np.float32 and np.abs(x).max() <= 1
         for critic in critics:
             scores = critic(x).data
@@ -118,8 +119,9 @@ def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
 # ------------------------------------------------------------------------- replay, resume, the other backend
 
 
-@every_conv
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("method, accumulate", [
+    pytest.param(*case, marks=[pytest.mark.thorough] * (case[1] == 2 and i % 8 > 1))
+    for i, case in enumerate(product([name for name, method in METHODS.items() if method.own.get("net") != "mlp"], [1, 2]))])
 def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate, monkeypatch):
     """To the bit, the running statistics of BatchNorm included; also where it is stopped, loaded and gone on with."""
     def made(eager, until):

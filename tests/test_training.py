@@ -195,7 +195,7 @@ def test_looking_at_a_run_does_not_change_it():
 
 @every_method
 @pytest.mark.usefixtures("seldom_scored")
-@pytest.mark.parametrize("stop", [1, 4])
+@pytest.mark.parametrize("stop", [4, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_resumed_run_is_the_uninterrupted_one(method, stop, tmp_path):
     """Stopped, saved, loaded and continued, it is the same to the bit: networks, average, optimizers, rng, log."""
     whole = run_bits(train(trainer_of(method)))
