@@ -314,7 +314,7 @@ def image_data(shape, n=30):
 def panel_of(shape, n=200, moments=9, rows=30):
     d = image_data(shape)
     samples = noise(n, *shape, seed=2)
-    samples[:3] = d.pixels[[7, 20, 3]]  # copies
+    samples[:3] = d.pixels[[*d.split["train"][[7, 20]], d.split["test"][0]]]  # copies, one of them of a held-out image
     kept = [(10 * (i + 1), noise(10, d.dim, seed=10 + i)) for i in range(moments)]
     paths = noise(4, 10, d.dim, seed=3)
     return d, samples, kept, paths, plots.image_panel(d, samples, kept, paths, history(rows), "my images", YARDSTICK)
@@ -349,12 +349,15 @@ def test_an_image_panel_shows_its_parts_pixel_for_pixel(shape, tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 64, 64)])
 def test_nearest_training_images_stand_below_the_samples(shape, monkeypatch):
+    """And none that were held out, a copy of which stands beside another image."""
     d, samples, _, _, figure = panel_of(shape)
     axes = titled(figure, "Nearest training images")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sample", "nearest"] * 2
     flat = lambda x: x.reshape(len(x), -1).astype(float)  # noqa: E731
-    distance = np.sqrt(np.square(flat(samples[:20])[:, None] - flat(d.pixels)).mean(axis=2))
-    near = d.pixels[distance.argmin(axis=1)]
+    seen = d.pixels[d.split["train"]]
+    distance = np.sqrt(np.square(flat(samples[:20])[:, None] - flat(seen)).mean(axis=2))
+    assert (distance[:2].min(axis=1) == 0).all() and distance[2].min() > 0
+    near = seen[distance.argmin(axis=1)]
     expected = np.concatenate([samples[:10], near[:10], samples[10:20], near[10:]])
     np.testing.assert_array_equal(axes.images[0].get_array(), plots.tiles(expected, 10))
     assert f"Here 0 to {distance.min(axis=1).max():.0f} of 255 levels" in text(figure)

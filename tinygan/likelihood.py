@@ -151,8 +151,8 @@ class GaussianMixture(Module):
 class Mixture(Together):
     """A mixture of ``width`` Gaussians fitted by maximum likelihood, by gradients and not by EM: the contrast to a GAN.
 
-    No game, no critic: one loss that falls. It starts at training points, with the standard deviation of all the data over
-    ``width``. (Bishop 2006, section 9.2.1, for the likelihood and its singularities.)
+    No game, no critic: one loss that falls. It starts at training points, with the standard deviation of the data over
+    width^(1 / d). (Bishop 2006, section 9.2.1, for the likelihood and its singularities.)
     """
 
     players = ("generator",)

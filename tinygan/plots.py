@@ -382,13 +382,14 @@ def _zoom(shape: Sequence[int]) -> int:
 
 def _nearest(images: np.ndarray, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
     """The training image (c, h, w) nearest to each of n images, and the root mean square difference (n,), in 255 levels."""
-    assert data.pixels is not None
+    assert data.pixels is not None and data.split is not None
+    seen = data.pixels[data.split["train"]]
     some = max(1, NEIGHBOURS // data.dim)  # at a time
     flat = images.reshape(len(images), -1)
-    parts = [metrics.nearest(flat, data.pixels[i:i + some].reshape(-1, data.dim)) for i in range(0, len(data.pixels), some)]
+    parts = [metrics.nearest(flat, seen[i:i + some].reshape(-1, data.dim)) for i in range(0, len(seen), some)]
     indices, distances = (np.concatenate(both, axis=1) for both in zip(*parts))
     best = distances.argmin(axis=1)
-    return (data.pixels[best * some + indices[np.arange(len(best)), best]],
+    return (seen[best * some + indices[np.arange(len(best)), best]],
             distances.min(axis=1) / math.sqrt(data.dim))
 
 

@@ -145,9 +145,7 @@ def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     if int.from_bytes(stream.read(2 if first else 4), "little") > MOST_HEADER:
         raise ValueError("a header longer than any array needs")
     stream.seek(8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
-        shape, _, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(stream)
+    shape, _, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(stream)
     if min(shape, default=0) < 0:
         raise ValueError(f"a shape of {shape}")
     if dtype.hasobject:
@@ -158,9 +156,7 @@ def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
         raise DataError(f"{where}: {what}: shape {shape} of {dtype} takes {promised} bytes, the file holds {held}; "
                         "save it again")
     stream.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return npy.read_array(stream, allow_pickle=False)
+    return npy.read_array(stream, allow_pickle=False)
 
 
 def _read_csv(path: Path) -> np.ndarray:
