@@ -96,7 +96,7 @@ class VAEGAN(Autoencoder):
     """
 
     players = ("generator", "encoder", "critic")
-    gamma = 0.01
+    gamma = 0.1
 
     def build(self, rng: backend.Generator) -> None:
         Trainer.build(self, rng)

@@ -41,10 +41,14 @@ class Method:
         """Is the negative critic loss, without its penalty, an estimate of the Wasserstein-1 distance?"""
         return self.critic_loss is losses.wasserstein_critic
 
+    def of(self, images: bool) -> Method:
+        """The method with its settings for images, if the data are."""
+        return replace(self, **self.images) if images else self
 
-def adam(parameters: Any, lr: Any, second: float = 0.999) -> Adam:
+
+def adam(parameters: Any, lr: Any) -> Adam:
     """Adam with the first moment's memory halved, as GANs want it (Radford et al. 2016)."""
-    return Adam(parameters, lr, betas=(0.5, second))
+    return Adam(parameters, lr, betas=(0.5, 0.999))
 
 
 def r1(critic: Any, real: Any, fake: Any, rng: Any) -> Any:
@@ -73,28 +77,29 @@ METHODS = {
     "hinge": Method("hinge loss (Lim & Ye 2017)", "D: max(0, 1 - D(x)) + max(0, 1 + D(G(z)))   G: -D(G(z))", adam, lr=1e-3,
                     images={"lr": 2e-4}, **HINGE),
     "sngan": Method("spectral normalization (Miyato et al. 2018)", "hinge, D's weights divided by their largest singular "
-                    "value", adam, lr=2e-3, n_critic=5, spectral=True, images={"lr": 2e-4}, **HINGE),
+                    "value", lambda p, lr: Adam(p, lr, betas=(0.0, 0.9)), lr=2e-3, n_critic=5, spectral=True,
+                    images={"lr": 2e-4}, **HINGE),
     "noise": Method("instance noise (Sønderby et al. 2017)", CROSS_ENTROPY + ", D sees x + e and G(z) + e, e -> 0", adam,
                     lr=1e-3, noise=0.2, images={"lr": 2e-4}, **NONSATURATING),
-    # The paper clips at 0.01 with a learning rate of 5e-5; these small networks on sharp data want more of both.
+    # The paper clips at 0.01 with a learning rate of 5e-5; small networks on sharp data want more of both.
     "wgan": Method("WGAN with weight clipping (Arjovsky et al. 2017)", "D: D(G(z)) - D(x), weights within +-c   G: -D(G(z))",
-                   RMSprop, lr=2e-3, n_critic=5, clip=0.1, **WASSERSTEIN),
+                   RMSprop, lr=2e-3, n_critic=5, clip=0.3, images={"lr": 2e-4, "clip": 0.01}, **WASSERSTEIN),
     # The paper's weight is 10; its authors' own code for toy data uses 0.1.
     "wgan-gp": Method("WGAN-GP (Gulrajani et al. 2017)", "D: D(G(z)) - D(x) + w (|grad D| - 1)^2 between x and G(z)   "
-                      "G: -D(G(z))", lambda p, lr: adam(p, lr, 0.9), lr=4e-3, n_critic=5, penalty=0.1,
+                      "G: -D(G(z))", lambda p, lr: Adam(p, lr, betas=(0.5, 0.9)), lr=4e-3, n_critic=5, penalty=0.1,
                       images={"lr": 1e-3, "penalty": 10.0}, **WASSERSTEIN),
     "r1": Method("R1 regularization (Mescheder et al. 2018)", CROSS_ENTROPY + "   D: + w |grad D(x)|^2 / 2", adam, lr=2e-3,
                  penalty=0.02, penalize=r1, images={"lr": 2e-4, "penalty": 10.0}, **NONSATURATING),
     "r3gan": Method("R3GAN (Huang et al. 2024)", "D: -log s(D(x) - D(G(z))) + w (|grad D(x)|^2 + |grad D(G(z))|^2) / 2   "
-                    "G: -log s(D(G(z)) - D(x))", lambda p, lr: adam(p, lr, 0.99), lr=2e-3, penalty=0.02,
+                    "G: -log s(D(G(z)) - D(x))", lambda p, lr: Adam(p, lr, betas=(0.5, 0.99)), lr=2e-3, penalty=0.02,
                     penalize=r1_and_r2, paired=True, images={"lr": 1e-3, "penalty": 1.0},
                     critic_loss=losses.relativistic_discriminator, generator_loss=losses.relativistic_generator),
     # At every step; the paper's code does so at every fourth, with a weight of 2 for its pixels.
     "path-length": Method("path length regularization (Karras et al. 2020)", "R1   G: + w' (|J^T y| - a)^2, J = dG/dz, y "
                           "normal", adam, lr=2e-3, penalty=0.02, penalize=r1, path_length=0.01,
                           images={"lr": 2e-4, "penalty": 10.0}, **NONSATURATING),
-    "vae": Method("VAE (Kingma & Welling 2014)", "-log p(x|z) + KL(q(z|x) || N(0, I)), z drawn from q", Adam, lr=1e-3,
-                  kind="Autoencoder", own={"n_critic": None}),
+    "vae": Method("VAE (Kingma & Welling 2014)", "-log p(x|z) + KL(q(z|x) || N(0, I)), z drawn from q", Adam, lr=3e-3,
+                  kind="Autoencoder", images={"lr": 1e-3}, own={"n_critic": None}),
     "vae-gan": Method("VAE-GAN (Larsen et al. 2016)", "E: KL + |f(x) - f(G(z))|^2 / 2   D, G: the GAN's, f: D's features",
                       adam, lr=1e-3, kind="VAEGAN", images={"lr": 2e-4}, own={"n_critic": None}, **NONSATURATING),
     "mixture": Method("mixture of Gaussians by maximum likelihood", "-log sum_k p_k N(x; m_k, s_k^2)", Adam, lr=1e-2,
@@ -129,18 +134,18 @@ class Config:
         """The same with every None replaced. Raises ValueError for an unknown name or a value out of range."""
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; choose {', '.join(METHODS)}")
-        method = METHODS[self.method]
         if self.net not in WIDTHS:
             raise ValueError(f"unknown net {self.net!r}; choose {', '.join(WIDTHS)}")
+        image, dim = (False, 2) if data is None else (data.shape is not None, data.dim)
+        method = METHODS[self.method].of(image)
         if self.net == "conv" and (self.depth is not None or "net" in method.own):
             raise ValueError("the depth of net conv follows from the size of the images; leave depth out or use mlp"
                              if self.depth is not None else f"method {self.method} has no net conv; leave net out")
         if self.net == "conv" and data is not None and data.shape is None:
             raise ValueError(f"net conv is for images, and {data.name} has none; use net mlp")
-        image, dim = (False, 2) if data is None else (data.shape is not None, data.dim)
         own = {"lr": method.lr, "n_critic": method.n_critic, "penalty": method.penalty, "latent": min(max(2, dim), 100),
                "width": WIDTHS[self.net] * (4 if image and self.net == "mlp" else 1),
-               "depth": 3 if self.net == "mlp" else None} | dict(method.images if image else {}) | dict(method.own)
+               "depth": 3 if self.net == "mlp" else None} | dict(method.own)
         if self.penalty is not None and own["penalty"] is None:
             raise ValueError(f"method {self.method} has no penalty; leave it out")
         full = replace(self, **{name: own[name] for name in own if name != "net"

@@ -70,7 +70,7 @@ class Trainer:
 
     def __init__(self, config: Config, data: DataSet, device: str = "cpu", eager: bool = False) -> None:
         self.config = config = config.resolved(data)
-        self.method = METHODS[config.method]
+        self.method = METHODS[config.method].of(data.shape is not None)
         if self.method.kind not in (kind.__name__ for kind in type(self).__mro__):
             raise ValueError(f"method {config.method} is trained by {self.method.kind}: use likelihood.trainer")
         self.data, self.device, self.latents = data, device, config.latent
