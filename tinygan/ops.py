@@ -269,7 +269,11 @@ def scatter(x: Any, /, index: Any, shape: Shape) -> Any:
         np.add.at(y, index, x)
     return y
 getitem.vjp(lambda g, y, x, index: scatter(g, index, x.shape))
-scatter.vjp(lambda g, y, x, index, shape: getitem(g, index))
+
+def _gathered(g: Any, y: Any, x: Any, index: Any, shape: Shape) -> Any:
+    share = getitem(g, index)
+    return share if share.shape == x.shape else sum_to(share, x.shape)  # an assignment broadcasts
+scatter.vjp(_gathered)
 
 @primitive(broadcasts=True, kind=Variadic)  # nothing is, but constants are taken as there
 def concatenate(*arrays: Any, axis: int = 0) -> Any:

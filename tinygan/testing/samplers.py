@@ -271,7 +271,8 @@ def indexed(pick: Picker, op: Any) -> Case:
 def scattered(pick: Picker, op: Any) -> Case:
     shape = pick.shape(min_dims=1)
     index = pick.index(shape)
-    return Case(lambda x: op(x, index, shape), [pick.array(np.zeros(shape)[index].shape)])
+    taken = np.zeros(shape)[index].shape
+    return Case(lambda x: op(x, index, shape), [pick.array(pick.narrower(taken) if pick.chance(3) else taken)])
 
 
 def images(pick: Picker) -> tuple[Shape, Shape, dict[str, Shape]]:
