@@ -7,8 +7,8 @@ of the samples' shares of the modes from equal ones is 0 for even shares and log
 critic (Metz et al. 2017) answers the generator's move before that is judged: the generator's loss is differentiated through
 five steps of the critic's optimizer, gradients within a gradient. The control takes as many critic steps for real.
 
-Measured (1500 steps; about 2.5 s of one core for the GAN, 8 to 10 s for each of the others), at the end and as a mean of
-the second half; networks of two tanh layers did not collapse (6,800 steps, seed 0):
+Measured (1500 steps; 2 s of one core for the GAN, 7 to 12 s for each of the others), at the end and as a mean of the second
+half; networks of two tanh layers did not collapse (6,800 steps, seed 0):
                                 seeds     reverse KL at the end   second half           modes      high quality
     GAN                         0, 1, 2   2.04, 2.01, 0.76        1.87, 0.92, 1.38      0, 1, 0    0, 1.4, 0 %
     GAN, 6 critic steps         0, 1, 2   2.08, 2.08, 2.08        2.07, 2.02, 2.01      1, 1, 1    60, 60, 60 %

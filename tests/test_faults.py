@@ -99,7 +99,7 @@ json.dump(results, sys.stdout)
 def test_a_signal_at_any_moment_costs_nothing(thorough, empty_folder):
     """Exit codes are the documented ones, nothing lies about, and the next start ends as if nothing had been."""
     signums = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
-    results = script(LIVES, [signums, 200 if thorough else 6, ["train", *SMALL, "--device", "cpu", "--steps", "120"]])
+    results = script(LIVES, [signums, 200 if thorough else 4, ["train", *SMALL, "--device", "cpu", "--steps", "120"]])
     documented = {signal.SIGINT: {0, 130}, signal.SIGTERM: {0, 143}, signal.SIGKILL: {0, -9}}
     whole = state("whole")
     for i, (signum, code, errors, left, step, again, error) in enumerate(results):
@@ -209,7 +209,7 @@ def test_a_disk_that_fails_at_any_call_costs_nothing(thorough, code, full, quick
     assert {"fsync", "replace", "mkdir", "open", "open file", "write", "flush"} == set(disk.calls)
     whole, seen, number = state("whole"), set(), len(disk.calls)
     capsys.readouterr()
-    for nth in range(1, number + 1) if thorough else range(1 + 2 * full + (code == errno.EIO), number + 1, 23):
+    for nth in range(1, number + 1) if thorough else range(1 + 2 * full + (code == errno.EIO), number + 1, 41):
         with pytest.MonkeyPatch.context() as patch:
             disk = Disk(patch, nth, code, full)
             found = main([*QUICK, f"run{nth}"])

@@ -314,7 +314,7 @@ def false_alarms(number, seed=0):
     return rejected, undecided, cases
 
 
-@pytest.mark.parametrize("repeats, least", [(37, 1250), pytest.param(145, 5000, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("repeats, least", [(25, 850), pytest.param(145, 5000, marks=pytest.mark.thorough)])
 def test_no_false_alarms(repeats, least, capsys):
     rejected, undecided, cases = false_alarms(repeats, seed=20)
     with capsys.disabled():

@@ -96,8 +96,9 @@ def run_beside_eager(steps: int, *arguments: Any, change: Any = lambda player, s
     assert len(replayed.critic_step.entries) >= 2 and all(e.replay for e in replayed.critic_step.entries)
 
 
-@pytest.mark.parametrize("dtype", [F32, F64])
-@pytest.mark.parametrize("layers", ["plain", "norm dropout"])
+@pytest.mark.parametrize("dtype, layers", [
+    (F32, "norm dropout"), (F64, "plain"),
+    *(pytest.param(*case, marks=pytest.mark.thorough) for case in [(F32, "plain"), (F64, "norm dropout")])])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_replay_is_the_eager_step_to_the_bit(method: str, optimizer: str, layers: str, dtype: Any) -> None:

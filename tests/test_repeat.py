@@ -64,7 +64,7 @@ def files(run):
 # ------------------------------------------------------------------------------------------------------ resume
 
 
-@every("method, optimizer, accumulate, eager", METHODS, OPTIMIZERS, [1, 2], [False, True], short=19)
+@every("method, optimizer, accumulate, eager", METHODS, OPTIMIZERS, [1, 2], [False, True], short=29)
 def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp_path, monkeypatch):
     """With batch norm and dropout in the generator, and in the critic where no penalty forbids batch norm."""
     monkeypatch.setattr(training, "EVALUATIONS", 3)
