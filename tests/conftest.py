@@ -1,5 +1,6 @@
 """Settings shared by all tests: hypothesis profiles (HYPOTHESIS_PROFILE=thorough for nights) and the ``gpu`` marker."""
 
+import gc
 import os
 
 import pytest
@@ -22,3 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
         if not thorough and item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.skip(reason="long form; run with -m thorough"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()  # thousands of collected tests, which each full collection of garbage would walk through

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -106,15 +107,26 @@ CLAIMS = {"dirac_gan": dirac_gan, "vae_glyphs": vae_glyphs,  # what a demo's num
           "vanishing_gradients": vanishing_gradients, "weight_clipping": weight_clipping}
 
 
+@pytest.fixture(scope="module")
+def runs(request, tmp_path_factory):
+    """name -> the folder of the demo and a future of what it prints; two run at a time, each a process of its own."""
+    wanted = [item.callspec.params["name"] for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
+    with ThreadPoolExecutor(2) as pool:
+        found = {}
+        for name in wanted:
+            folder = tmp_path_factory.mktemp(name)
+            (folder / "runs").mkdir()
+            (folder / f"runs/{name}.png").write_text("mine")
+            found[name] = folder, pool.submit(check, name, folder, "--device", "cpu", "--seed", "1")
+        yield found
+
+
 @pytest.mark.parametrize("name", DEMOS)
-def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, tmp_path):
-    mine = tmp_path / "runs" / f"{name}.png"
-    mine.parent.mkdir()
-    mine.write_text("mine")
-    printed = check(name, tmp_path, "--device", "cpu", "--seed", "1")
+def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, runs):
+    folder, printed = runs[name][0], runs[name][1].result()
     assert "device cpu" in printed and "seed 1" in printed
-    assert f"picture  runs/{name}-2.png" in printed and mine.read_text() == "mine"
-    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert f"picture  runs/{name}-2.png" in printed and (folder / f"runs/{name}.png").read_text() == "mine"
+    assert [p.name for p in folder.iterdir()] == ["runs"]
     CLAIMS.get(name, len)(printed)
 
 

@@ -92,7 +92,7 @@ def pictures(folder, broken=0):
 # --------------------------------------------------------------------------------------------- from end to end
 
 
-@pytest.mark.parametrize("net", ["mlp", "conv"])
+@pytest.mark.parametrize("net", ["conv", pytest.param("mlp", marks=pytest.mark.thorough)])
 def test_glyphs_from_the_first_step_to_a_walk(here, cached, net, capfd, monkeypatch):
     """The whole way: train, sample, walk, evaluate. Only the intervals round its scores come from fewer halves."""
     monkeypatch.setattr(evaluation, "HALVES", 2)
