@@ -116,6 +116,16 @@ def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
     assert x.shape == (4, math.prod(shape)) and 0.5 < np.abs(x).max() <= 1
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_images_have_settings_of_their_own(method):
+    points = METHODS[method]
+    trainer = trainer_of(method, net="mlp", width=8)
+    used = {"lr": trainer.config.lr, "penalty": trainer.config.penalty, "clip": trainer.clip and trainer.clip.limit}
+    assert used == {"lr": points.lr, "penalty": points.penalty, "clip": points.clip} | dict(points.images)
+    assert trainer_of(method, net="mlp", width=8, lr=0.5).config.lr == 0.5
+    assert points.of(images=False) == points
+
+
 # ------------------------------------------------------------------------- replay, resume, the other backend
 
 PLAIN_CASES = [("gan", 1), ("gan", 2), ("sngan", 1), ("wgan", 1), ("wgan-gp", 1), ("r1", 2), ("r3gan", 1), ("vae", 1),
