@@ -108,12 +108,12 @@ CLAIMS = {"dirac_gan": dirac_gan, "vae_glyphs": vae_glyphs,  # what a demo's num
 
 
 @pytest.fixture(scope="module")
-def runs(request, tmp_path_factory):
+def demo_runs(request, tmp_path_factory):
     """name -> the folder of the demo and a future of what it prints; two run at a time, each a process of its own."""
-    wanted = [item.callspec.params["name"] for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
+    wanted = [item for item in request.session.items if "demo_runs" in getattr(item, "fixturenames", ())]
     with ThreadPoolExecutor(2) as pool:
         found = {}
-        for name in wanted:
+        for name in (item.callspec.params["name"] for item in wanted):
             folder = tmp_path_factory.mktemp(name)
             (folder / "runs").mkdir()
             (folder / f"runs/{name}.png").write_text("mine")
@@ -122,8 +122,8 @@ def runs(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", DEMOS)
-def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, runs):
-    folder, printed = runs[name][0], runs[name][1].result()
+def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, demo_runs):
+    folder, printed = demo_runs[name][0], demo_runs[name][1].result()
     assert "device cpu" in printed and "seed 1" in printed
     assert f"picture  runs/{name}-2.png" in printed and (folder / f"runs/{name}.png").read_text() == "mine"
     assert [p.name for p in folder.iterdir()] == ["runs"]
