@@ -18,7 +18,8 @@ from tinygan.training import COLUMNS
 
 SMALL = dict(net="conv", steps=4, batch=4, width=2, latent=3, n_critic=2)
 every_method = pytest.mark.parametrize("method", METHODS)
-every_conv = pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.own.get("net") != "mlp"])
+CONV = [name for name, method in METHODS.items() if method.own.get("net") != "mlp"]
+every_conv = pytest.mark.parametrize("method", CONV)
 every_game = pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.kind == "Trainer"])
 
 
@@ -134,7 +135,7 @@ PLAIN_CASES = [("gan", 1), ("gan", 2), ("sngan", 1), ("wgan", 1), ("wgan-gp", 1)
 
 @pytest.mark.parametrize("method, accumulate", [
     pytest.param(*case, marks=[pytest.mark.thorough] * (case not in PLAIN_CASES))
-    for case in product([name for name, method in METHODS.items() if method.own.get("net") != "mlp"], [1, 2])])
+    for case in product(CONV, [1, 2])])
 def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate, monkeypatch):
     """To the bit, the running statistics of BatchNorm included; also where it is stopped, loaded and gone on with."""
     def made(eager, until):
