@@ -46,7 +46,7 @@ def network(d_in, d_out, rng, *last):
 
 def wgan_gp(data, batch, parts, lr, seed, device):
     """(an iteration of WGAN-GP with steps of ``parts`` times ``batch`` examples, the generator's average)."""
-    rng, total = tg.backend.generator(seed, device), batch * parts
+    rng, total = tg.backend.rng(seed, device), batch * parts
     generator, critic = network(LATENT, data.dim, rng, Tanh()), network(data.dim, 1, rng)
     average = tg.optim.ExponentialMovingAverage(generator)
     generator_optimizer, critic_optimizer = (
@@ -74,7 +74,7 @@ def wgan_gp(data, batch, parts, lr, seed, device):
 
     def iteration():
         for _ in range(N_CRITIC):
-            real = tg.backend.to_device(data.draw(tg.backend.host_generator(rng), total), device)
+            real = tg.backend.to_device(data.draw(tg.backend.host_rng(rng), total), device)
             fake = np.concatenate([generator(tg.backend.normal(rng, (batch, LATENT))).data for _ in range(parts)])
             critic_optimizer.step(accumulated(critic_gradients, real, fake))
         generator_optimizer.step(accumulated(generator_gradients, tg.backend.normal(rng, (total, LATENT))))
@@ -155,7 +155,7 @@ def main():
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
     data = tg.data.load("glyphs")
-    print(f"{title}, device {device}, {tg.backend.tune_process(WIDTH)}")
+    print(f"{title}, device {device}, {tg.app.process.tune_process(WIDTH)}")
     peaks = {name: memory(data, setting, device) for name, setting in SETTINGS.items()}
     rows, best = race(data, options.seconds, options.seed, device), distance(data, None, device)
     print(f"{'batch':16s}{'steps':>8s}{'ms a step':>11s}{'examples/s':>12s}{'host MiB':>10s}{'sliced Wasserstein':>20s}")

@@ -20,7 +20,7 @@ import tinygan as tg
 from tinygan.init import dcgan  # N(0, 0.02^2)
 from tinygan.layers import (BatchNorm, Conv2d, ConvTranspose2d, Dense, Flatten, LeakyReLU, ReLU, Reshape, Sequential,
                             Tanh)
-from tinygan.plots import tiles
+from tinygan.app.plots import tiles
 
 BATCH, WIDTH, LATENT = 64, 32, 100
 LR = 2e-4  # with Adam's first moment at 0.5, see below: the paper's settings
@@ -54,7 +54,7 @@ def distance(data, samples, seed):
 
 def train(data, steps, seed, device):
     """Goodfellow et al. 2014, algorithm 1, one step of each player in turn: the average, the log, 8 images over time."""
-    rng = tg.backend.generator(seed, device)
+    rng = tg.backend.rng(seed, device)
     generator, discriminator = networks(rng, device)
     average = tg.optim.ExponentialMovingAverage(generator)  # of weights and running statistics, in evaluation mode
     generator_optimizer, discriminator_optimizer = (
@@ -64,7 +64,7 @@ def train(data, steps, seed, device):
         return tg.backend.to_device(data.draw(host, BATCH), device)
 
     def iteration():
-        real = tg.backend.fresh(batch, tg.backend.host_generator(rng))  # drawn anew in every replay
+        real = tg.backend.fresh(batch, tg.backend.host_rng(rng))  # drawn anew in every replay
         fake = generator(tg.backend.normal(rng, (BATCH, LATENT))).data  # an array: a constant for the discriminator
         # Each in a batch of its own: batch norm in a mixed one would tell fakes by their company.
         loss = tg.losses.nonsaturating_discriminator(discriminator(real), discriminator(fake))
@@ -152,7 +152,7 @@ def main():
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
     data = tg.data.load("glyphs")
-    print(f"{title}, device {device}, {tg.backend.tune_process(16 * WIDTH)}")
+    print(f"{title}, device {device}, {tg.app.process.tune_process(16 * WIDTH)}")
     started = time.perf_counter()
     average, log, moments = train(data, options.steps, options.seed, device)
     seconds, best = time.perf_counter() - started, distance(data, data.draw(np.random.default_rng(1), 1000), 0)

@@ -151,9 +151,9 @@ def main():
     while out.exists():  # no picture is overwritten: name.png, name-2.png, ...
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
-    started, rng = time.perf_counter(), tg.backend.generator(options.seed, device)
-    angle = tg.backend.host_generator(rng).uniform(0, 2 * np.pi)
-    print(f"Dirac-GAN, seed {options.seed}, device {device}, float64, {tg.backend.tune_process(1)}")
+    started, rng = time.perf_counter(), tg.backend.rng(options.seed, device)
+    angle = tg.backend.host_rng(rng).uniform(0, 2 * np.pi)
+    print(f"Dirac-GAN, seed {options.seed}, device {device}, float64, {tg.app.process.tune_process(1)}")
     print(f"{'':32s}{'distance at the end':>20s}{'factor a step':>16s}{'predicted':>12s}")
     paths, fields = {}, {}
     for name, game in GAMES.items():
@@ -163,7 +163,7 @@ def main():
         fields[name] = places, np.array([play(game, place, 1, rng, device)[1] for place in places])
     title = (f"The Dirac-GAN, {options.steps:,} steps, lr {LR}, seed {options.seed}. Which paths end at the cross? "
              "Arrows: the direction of a step")
-    tg.plots.save(picture(paths, fields, title), out)
+    tg.app.plots.save(picture(paths, fields, title), out)
     print(f"done in {time.perf_counter() - started:.0f} s\npicture  {out}")
 
 

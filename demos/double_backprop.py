@@ -109,7 +109,7 @@ def main():
     out, number = options.out, 1
     while out.exists():  # no picture is overwritten: name.png, name-2.png, ...
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
-    print(f"seed {options.seed}, device {device}, float64, {tg.backend.tune_process(UNITS)}")
+    print(f"seed {options.seed}, device {device}, float64, {tg.app.process.tune_process(UNITS)}")
 
     rng = np.random.default_rng(options.seed)
     x, W, b, v = (rng.standard_normal(shape) for shape in ((POINTS, INPUTS), (INPUTS, UNITS), (UNITS,), (UNITS,)))

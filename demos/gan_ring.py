@@ -42,7 +42,7 @@ def adam(network):
 
 
 def discriminator_step(discriminator, optimizer, generator, data, rng, device):
-    real = tg.backend.to_device(data.draw(tg.backend.host_generator(rng), BATCH), device)
+    real = tg.backend.to_device(data.draw(tg.backend.host_rng(rng), BATCH), device)
     fake = generator(tg.backend.normal(rng, (BATCH, LATENT))).data  # an array: a constant for the discriminator
     loss = tg.losses.minimax_discriminator(discriminator(real), discriminator(fake))
     optimizer.step(tg.grad(loss, discriminator.parameters()))
@@ -61,7 +61,7 @@ def generator_gradients(generator, discriminator, z):
 
 def head_start(generator, discriminator, optimizer, data, steps, rng, device):
     """Train the discriminator alone; returns rows (step, mean of D(G(z)), gradient norms)."""
-    z = tg.backend.normal(tg.backend.generator(0, device), (1000, LATENT))
+    z = tg.backend.normal(tg.backend.rng(0, device), (1000, LATENT))
     rows, shown = [], {round(steps * part) for part in (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1)}
     every = max(1, steps // 100)
     print("the discriminator is trained alone:\n step  mean D(G(z))   |gradient| minimax   non-saturating")
@@ -123,9 +123,9 @@ def main():
     while out.exists():  # no picture is overwritten: name.png, name-2.png, ...
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
-    data, rng, started = tg.data.ring(), tg.backend.generator(options.seed, device), time.perf_counter()
+    data, rng, started = tg.data.ring(), tg.backend.rng(options.seed, device), time.perf_counter()
     title = f"GAN, eight Gaussians, seed {options.seed}"
-    print(f"{title}, device {device}, {tg.backend.tune_process(WIDTH)}")
+    print(f"{title}, device {device}, {tg.app.process.tune_process(WIDTH)}")
     # Small last weights: the first samples lie in the middle of the ring, on none of the modes.
     generator = network(LATENT, 2, rng, tg.init.dcgan)
     discriminator = network(2, 1, rng, tg.init.glorot_uniform)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import tinygan as tg
 from tinygan.layers import Dense, ReLU, Sequential, Tanh
-from tinygan.plots import tiles
+from tinygan.app.plots import tiles
 
 BATCH, WIDTH, LATENT = 64, 256, 64
 N_CRITIC = 5  # critic steps for each generator step
@@ -48,7 +48,7 @@ def sample(average, n, rng):
 
 def train(data, steps, seed, device):
     """Gulrajani et al. 2017, algorithm 1, with a falling learning rate: the generator's average and the log as columns."""
-    rng = tg.backend.generator(seed, device)
+    rng = tg.backend.rng(seed, device)
     generator, critic = network(LATENT, data.dim, rng, Tanh()), network(data.dim, 1, rng)  # pixels lie in [-1, 1]
     average = tg.optim.ExponentialMovingAverage(generator)
     generator_optimizer = tg.optim.Adam(generator.parameters(), tg.optim.linear(LR, steps), betas=(0.5, 0.9))
@@ -59,7 +59,7 @@ def train(data, steps, seed, device):
 
     def iteration():
         for _ in range(N_CRITIC):
-            real = tg.backend.fresh(batch, tg.backend.host_generator(rng))  # drawn anew in every replay
+            real = tg.backend.fresh(batch, tg.backend.host_rng(rng))  # drawn anew in every replay
             fake = generator(tg.backend.normal(rng, (BATCH, LATENT))).data  # an array: a constant for the critic
             minus_w = tg.losses.wasserstein_critic(critic(real), critic(fake))
             penalty = tg.losses.gradient_penalty(critic, real, fake, rng=rng)
@@ -129,7 +129,7 @@ def main():
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
     data = tg.data.load("glyphs")
-    print(f"{title}, device {device}, {tg.backend.tune_process(WIDTH)}")
+    print(f"{title}, device {device}, {tg.app.process.tune_process(WIDTH)}")
     started = time.perf_counter()
     average, log = train(data, options.steps, options.seed, device)
     seconds, best = time.perf_counter() - started, distance(data, None, 0)

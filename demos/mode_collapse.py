@@ -95,7 +95,7 @@ def generator_loss(critic, real, fake, steps, optimizer, rate):
 def train(method, data, steps, seed, device):
     """(samples, rows (step, reverse KL)) of one run."""
     n_critic, ahead, rate, weight, _ = METHODS[method]
-    rng = tg.backend.generator(seed, device)
+    rng = tg.backend.rng(seed, device)
     generator, critic = network(LATENT, 2, rng), network(2, 1, rng)
     generator_optimizer = tg.optim.Adam(generator.parameters(), GENERATOR_LR, betas=(0.5, 0.999))
     critic_optimizer = tg.optim.Adam(critic.parameters(), CRITIC_LR, betas=(0.5, 0.999))
@@ -104,7 +104,7 @@ def train(method, data, steps, seed, device):
         return tg.backend.to_device(data.draw(host, BATCH), device)
 
     def batch():
-        real = tg.backend.fresh(draw, tg.backend.host_generator(rng))  # drawn anew in every replay
+        real = tg.backend.fresh(draw, tg.backend.host_rng(rng))  # drawn anew in every replay
         return real, generator(tg.backend.normal(rng, (BATCH, LATENT)))
 
     def iteration():
@@ -120,7 +120,7 @@ def train(method, data, steps, seed, device):
     # Traced twice, then replayed: the same bits without the engine. A GPU runs the function as it stands.
     state = [generator, critic, generator_optimizer, critic_optimizer, rng]
     step = tg.program.Program(iteration, state) if device == "cpu" else iteration
-    z, rows = tg.backend.normal(tg.backend.generator(0, device), (2500, LATENT)), []
+    z, rows = tg.backend.normal(tg.backend.rng(0, device), (2500, LATENT)), []
     for number in range(steps + 1):
         if number % max(1, steps // 20) == 0 or number == steps:
             samples = tg.backend.to_numpy(generator(z).data)
@@ -180,7 +180,7 @@ def main():
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
     data, runs = tg.data.ring(), {method: [] for method in METHODS}
-    print(f"{title}, device {device}, {tg.backend.tune_process(WIDTH)}\n"
+    print(f"{title}, device {device}, {tg.app.process.tune_process(WIDTH)}\n"
           f"{'method':28s}{'seed':>5s}{'modes':>7s}{'high quality':>14s}{'reverse KL':>12s}{'2nd half':>10s}"
           f"{'sliced W':>10s}{'seconds':>9s}")
     for seed in range(options.seed, options.seed + options.seeds):

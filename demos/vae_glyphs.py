@@ -72,7 +72,7 @@ def kl_by_sampling(mean, log_var, draws, rng):
 
 def train(images, held_out, latent, epochs, seed, device):
     """(encoder, decoder, rows (epoch, seconds, ELBO of the training images, ELBO of the held-out images))."""
-    rng = tg.backend.generator(seed, device)
+    rng = tg.backend.rng(seed, device)
     scored = [tg.backend.to_device(x, device) for x in (images[:len(held_out)], held_out)]
     encoder, decoder = networks(images.shape[1], latent, rng)
     parameters = encoder.parameters() + decoder.parameters()
@@ -82,7 +82,7 @@ def train(images, held_out, latent, epochs, seed, device):
         return tg.backend.to_device(images[host.integers(len(images), size=BATCH)], device)
 
     def iteration():
-        x = tg.backend.fresh(batch, tg.backend.host_generator(rng))  # drawn anew in every replay
+        x = tg.backend.fresh(batch, tg.backend.host_rng(rng))  # drawn anew in every replay
         optimizer.step(tg.grad(-elbo(encoder, decoder, x, rng), parameters))
 
     # Traced twice, then replayed: the same bits without the engine. A GPU runs the function as it stands.
@@ -90,7 +90,7 @@ def train(images, held_out, latent, epochs, seed, device):
     rows, spent = [], 0.0
     for epoch in range(epochs + 1):
         if epoch % max(1, epochs // 40) == 0 or epoch == epochs:
-            rows.append([epoch, spent] + [float(elbo(encoder, decoder, x, tg.backend.generator(0, device)).data)
+            rows.append([epoch, spent] + [float(elbo(encoder, decoder, x, tg.backend.rng(0, device)).data)
                                           for x in scored])
         begun = time.perf_counter()
         for _ in range(len(images) // BATCH if epoch < epochs else 0):
@@ -159,7 +159,7 @@ def main():
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
     images, held_out = split(tg.data.load("glyphs"), options.seed)
-    print(f"{title}, device {device}, {tg.backend.tune_process(WIDTH)}")
+    print(f"{title}, device {device}, {tg.app.process.tune_process(WIDTH)}")
     print(f"{len(images)} training images, {len(held_out)} held out\n"
           f"{'latent':9s}{'ELBO at first':>13s}{'training':>10s}{'held-out':>10s}{'best':>8s}{'at epoch':>10s}"
           f"{'KL':>8s}{'by sampling':>13s}{'+-':>7s}{'seconds':>9s}")
@@ -167,7 +167,7 @@ def main():
     for latent in LATENTS:
         encoder, decoder, rows = runs[latent] = train(images, held_out, latent, options.epochs, options.seed, device)
         mean, log_var = (t.data for t in posterior(encoder, tg.backend.to_device(held_out, device)))
-        sampled, error = kl_by_sampling(mean, log_var, 100, tg.backend.generator(0, device))
+        sampled, error = kl_by_sampling(mean, log_var, 100, tg.backend.rng(0, device))
         print(f"{latent:<9d}{rows[3, 0]:13.1f}{rows[2, -1]:10.1f}{rows[3, -1]:10.1f}{rows[3].max():8.1f}"
               f"{rows[0, rows[3].argmax()]:10.0f}{float(tg.losses.gaussian_kl(mean, log_var)):8.3f}"
               f"{sampled:13.3f}{error:7.3f}{rows[1, -1]:9.0f}", flush=True)

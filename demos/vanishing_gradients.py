@@ -54,7 +54,7 @@ class Player:
         return loss(self.network(real), self.network(fake))
 
     def step(self, generator):
-        real = tg.backend.to_device(self.data.draw(tg.backend.host_generator(self.rng), BATCH), self.device)
+        real = tg.backend.to_device(self.data.draw(tg.backend.host_rng(self.rng), BATCH), self.device)
         fake = generator(tg.backend.normal(self.rng, (BATCH, LATENT))).data  # an array: a constant
         loss = self.loss(real, fake)
         if self.critic:
@@ -83,7 +83,7 @@ def probe(generator, data, steps, rng, device):
     """
     discriminator, critic = (Player(kind, data, rng, device) for kind in (False, True))
     z = tg.backend.normal(rng, (500, LATENT))
-    real = tg.backend.to_device(data.draw(tg.backend.host_generator(rng), 500), device)
+    real = tg.backend.to_device(data.draw(tg.backend.host_rng(rng), 500), device)
     rows, shown = [], set(np.geomspace(1, steps, 30).astype(int))
     for step in range(1, steps + 1):
         discriminator.step(generator)
@@ -146,8 +146,8 @@ def main():
     while out.exists():  # no picture is overwritten: name.png, name-2.png, ...
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
-    data, rng, started = tg.data.load("glyphs"), tg.backend.generator(options.seed, device), time.perf_counter()
-    print(f"vanishing gradients, glyphs, seed {options.seed}, device {device}, {tg.backend.tune_process(WIDTH)}")
+    data, rng, started = tg.data.load("glyphs"), tg.backend.rng(options.seed, device), time.perf_counter()
+    print(f"vanishing gradients, glyphs, seed {options.seed}, device {device}, {tg.app.process.tune_process(WIDTH)}")
     fixed = generators(data, options.stages, rng, device)
     print(f"{'generator steps':>16s}{'step of D':>11s}" + "".join(f"{name:>16s}" for name in COLORS)
           + f"{'mean D(G(z))':>15s}{'JSD':>8s}{'W':>8s}")
@@ -160,7 +160,7 @@ def main():
             print(f"{stage:16,d}{step:11,.0f}" + "".join(f"{norm:16.2e}" for norm in norms)
                   + f"{probability:15.2e}{divergence:8.3f}{distance:8.3f}")
     title = f"The better D gets, the less gradient minimax leaves to the generator (glyphs, seed {options.seed})"
-    tg.plots.save(picture(options.stages, samples, columns, data.shape, title), out)
+    tg.app.plots.save(picture(options.stages, samples, columns, data.shape, title), out)
     print(f"done in {time.perf_counter() - started:.0f} s\npicture  {out}")
 
 

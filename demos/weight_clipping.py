@@ -57,7 +57,7 @@ class Critic:
 
     def batch(self, n):
         """n real points and n real points with noise."""
-        real, other = (tg.backend.to_device(self.data.draw(tg.backend.host_generator(self.rng), n), self.device)
+        real, other = (tg.backend.to_device(self.data.draw(tg.backend.host_rng(self.rng), n), self.device)
                        for _ in range(2))
         return real, other + tg.backend.normal(self.rng, (n, 2))
 
@@ -159,8 +159,8 @@ def main():
     while out.exists():  # no picture is overwritten: name.png, name-2.png, ...
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
-    rng, started = tg.backend.generator(options.seed, device), time.perf_counter()
-    print(f"weight clipping, seed {options.seed}, device {device}, {tg.backend.tune_process(WIDTH)}")
+    rng, started = tg.backend.rng(options.seed, device), time.perf_counter()
+    print(f"weight clipping, seed {options.seed}, device {device}, {tg.app.process.tune_process(WIDTH)}")
     pairs, deep = {}, {}
     print(f"{'':24s}{'D(real) > D(noisy)':>20s}{'at the limit':>14s}")
     for name, make in tg.data.TOYS.items():
@@ -176,7 +176,7 @@ def main():
         print(f"{str(DEEP) + ' layers, ' + name:24s}{deep[name][0]:22.1e}{deep[name][-1]:14.1e}{growth(deep[name]):16.3f}")
     title = ("Above, critics by clipping: simple surfaces, weights at the limit. Below, by penalty: greener where the real "
              f"points (black) are (seed {options.seed})")
-    tg.plots.save(picture(pairs, deep, title), out)
+    tg.app.plots.save(picture(pairs, deep, title), out)
     print(f"done in {time.perf_counter() - started:.0f} s\npicture  {out}")
 
 

@@ -33,14 +33,14 @@ def sample(generator, n, rng):
 
 def train(data, steps, seed, device):
     """Gulrajani et al. 2017, algorithm 1, with a falling learning rate: generator, critic and the log as columns."""
-    rng, test_rng = tg.backend.generator(seed, device), tg.backend.generator(seed + 1, device)
+    rng, test_rng = tg.backend.rng(seed, device), tg.backend.rng(seed + 1, device)
     generator, critic = network(LATENT, 2, rng), network(2, 1, rng)
     generator_optimizer = tg.optim.Adam(generator.parameters(), tg.optim.linear(LR, steps), betas=(0.5, 0.9))
     critic_optimizer = tg.optim.Adam(critic.parameters(), tg.optim.linear(LR, steps * N_CRITIC), betas=(0.5, 0.9))
     log = {name: [] for name in ("step", "critic_loss", "generator_loss", "w_estimate", "penalty", "modes", "high_quality")}
     for step in range(1, steps + 1):
         for _ in range(N_CRITIC):
-            real = tg.backend.to_device(data.draw(tg.backend.host_generator(rng), BATCH), device)
+            real = tg.backend.to_device(data.draw(tg.backend.host_rng(rng), BATCH), device)
             fake = generator(tg.backend.normal(rng, (BATCH, LATENT))).data  # an array: a constant for the critic
             minus_w = tg.losses.wasserstein_critic(critic(real), critic(fake))
             penalty = tg.losses.gradient_penalty(critic, real, fake, rng=rng)
@@ -80,19 +80,19 @@ def main():
         out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
 
     data, started = tg.data.ring(), time.perf_counter()
-    print(f"{title}, device {device}, {tg.backend.tune_process(WIDTH)}")
+    print(f"{title}, device {device}, {tg.app.process.tune_process(WIDTH)}")
     generator, critic, log = train(data, options.steps, options.seed, device)
-    seconds, rng = time.perf_counter() - started, tg.backend.generator(options.seed + 2, device)
+    seconds, rng = time.perf_counter() - started, tg.backend.rng(options.seed + 2, device)
     fake = sample(generator, 2500, rng)
     modes, high_quality, _ = tg.metrics.mode_coverage(fake, data.centers, data.sigma)
     print(f"{options.steps} steps in {seconds:.0f} s: {modes} of 8 modes, {high_quality:.1%} high quality (real: 98.9%)")
 
     real, fake = tg.backend.to_device(data.draw(np.random.default_rng(0), 2500), device), tg.backend.to_device(fake, device)
     norms = tg.losses.gradient_norms(critic, tg.losses.interpolate(real, fake, rng=rng))
-    picture = tg.plots.panel(data, fake, {name: np.array(column) for name, column in log.items()}, norms,
+    picture = tg.app.plots.panel(data, fake, {name: np.array(column) for name, column in log.items()}, norms,
                              lambda points: critic(tg.backend.to_device(points, device)).data, title,
-                             tg.training.yardstick(data))
-    tg.plots.save(picture, out)
+                             tg.training.game.yardstick(data))
+    tg.app.plots.save(picture, out)
     print(f"picture  {out}")
 
 

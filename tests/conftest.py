@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tinygan import backend
+from tinygan.app import process
 
-backend.tune_process(1)  # one BLAS thread: two that wait for each other make tests on a busy machine slower many times over
+process.tune_process(1)  # one BLAS thread: two that wait for each other make tests on a busy machine slower many times over
 COMMON = dict(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", derandomize=True, database=None, max_examples=15, **COMMON)
 settings.register_profile("thorough", derandomize=False, max_examples=1000, **COMMON)

@@ -14,15 +14,17 @@ DEMOS = PACKAGE.parent / "demos"
 SOURCES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 FILES = [*SOURCES.values(), *sorted(DEMOS.glob("*.py"))]
 
-# Each may import those before it. ``functional`` to ``optim`` are the rest of the core.
-ORDER = ["backend", "tensor", "ops", "functional", "init", "layers", "losses", "optim", "program", "data", "metrics",
-         "networks", "methods", "training", "likelihood", "evaluation", "diagnosis", "checkpoint", "gan", "plots", "testing",
-         "cli", "commands", "__main__"]
-CORE = ORDER[:8]
-FORBIDDEN = {("losses", "layers"), ("optim", "layers"), *(("program", name) for name in ORDER if name != "backend")}
-LATE = {("cli", "commands")}  # the command line loads what a command does when the command is given
-OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"backend"}, "matplotlib": {"plots", "data.images"},
-           "PIL": {"plots", "data.images"}, "sklearn": {"data.images"}, "hypothesis": {"testing.strategies"}}
+# A file at the top or a folder, each may import those before it. ``functional`` to ``optim`` are the rest of the core.
+ORDER = ["backend", "tensor", "ops", "conv", "backprop", "functional", "init", "layers", "losses", "optim", "program",
+         "data", "metrics", "training", "testing", "app", "__main__"]
+CORE = ORDER[:10]
+ROOMS = {"training": ["checkpoint", "networks", "game", "likelihood", "methods", "samples", "run", "evaluation", "diagnosis",
+                      "estimator"],
+         "app": ["process", "plots", "cli", "commands"], "data": ["toy", "files", "images", "sources"]}  # in their order
+FORBIDDEN = {("losses", "layers"), ("optim", "layers"), *(("testing", room) for room in ("training", "data", "metrics"))}
+LATE = {("app.cli", "app.commands")}  # the command line loads what a command does when the command is given
+OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"app.process"}, "matplotlib": {"app.plots", "data.images"},
+           "PIL": {"app.plots", "data.images"}, "sklearn": {"data.images"}, "hypothesis": {"testing.strategies"}}
 # (numpy and the standard library may be anywhere)
 EXECUTING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code", "yaml",
              "subprocess", "multiprocessing", "imp", "pty", "socket", "urllib", "http", "ftplib", "requests"}

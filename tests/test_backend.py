@@ -14,6 +14,7 @@ import pytest
 
 import tinygan
 from tinygan import backend
+from tinygan.app import process
 
 PACKAGE = Path(tinygan.__file__).parent
 CORE = ["tensor", "ops", "functional", "init", "layers", "losses", "optim"]
@@ -160,7 +161,7 @@ def test_what_answers_numpys_protocol_is_an_array():
 
 
 def test_a_generator_for_the_cpu_is_numpys():
-    a, b = backend.generator(7), np.random.default_rng(7)
+    a, b = backend.rng(7), np.random.default_rng(7)
     assert np.array_equal(a.random(3), b.random(3))
 
 
@@ -170,9 +171,9 @@ def draws(rng):
 
 def test_a_gpu_sees_the_same_numbers_as_the_cpu(machine):
     machine(2)
-    far = backend.generator(7, "cuda:1")
-    assert isinstance(far, backend.DeviceGenerator) and backend.host_generator(far).bit_generator.state
-    for here, there in zip(draws(backend.generator(7)), draws(far)):
+    far = backend.rng(7, "cuda:1")
+    assert isinstance(far, backend.DeviceRng) and backend.host_rng(far).bit_generator.state
+    for here, there in zip(draws(backend.rng(7)), draws(far)):
         assert backend.device_of(there) == "cuda:1" and np.array_equal(here, backend.to_numpy(there))
 
 
@@ -181,7 +182,7 @@ def test_draws_land_beside_an_array(machine):
     rng = np.random.default_rng(0)
     for draw in (backend.uniform, backend.normal):
         assert backend.device_of(draw(rng, (2,), like=FakeArray([1.0], 1))) == "cuda:1"
-        assert backend.device_of(draw(backend.generator(0, "cuda:1"), (2,), like=np.ones(1))) == "cpu"
+        assert backend.device_of(draw(backend.rng(0, "cuda:1"), (2,), like=np.ones(1))) == "cpu"
 
 
 @pytest.mark.parametrize("draw", [backend.uniform, backend.normal])
@@ -267,8 +268,8 @@ print(json.dumps({
     "handlers": handlers == [signal.getsignal(s) for s in signal.valid_signals()],
     "numpy": errors == numpy.geterr() and state == numpy.random.get_state()[1].tolist(),
     "warnings": filters == list(warnings.filters),
-    "modules": [m for m in ("matplotlib", "cupy", "hypothesis", "pytest", "threadpoolctl", "tinygan.training",
-                            "tinygan.plots", "tinygan.cli", "tinygan.testing") if m in sys.modules]}))
+    "modules": [m for m in ("matplotlib", "cupy", "hypothesis", "pytest", "threadpoolctl", "tinygan.training.game",
+                            "tinygan.app.plots", "tinygan.app.cli", "tinygan.testing") if m in sys.modules]}))
 """)
     assert report == {"environment": True, "threads": 1, "libraries": [], "handlers": True, "numpy": True,
                       "warnings": True, "modules": []}
@@ -285,11 +286,11 @@ def test_glibc_is_told_to_keep_its_memory(monkeypatch):
     told = []
     libc = SimpleNamespace(gnu_get_libc_version=lambda: b"2.36", mallopt=lambda *a: told.append(a) or 1)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: libc)
-    assert backend.keep_memory() is True
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: libc)
+    assert process.keep_memory() is True
     assert {parameter for parameter, _ in told} == {-1, -2, -3}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
     libc.mallopt = lambda *a: 0
-    assert backend.keep_memory() is False
+    assert process.keep_memory() is False
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
@@ -300,20 +301,21 @@ def test_elsewhere_keep_memory_does_nothing(monkeypatch, platform):
         return SimpleNamespace()
 
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(backend.ctypes, "CDLL", load)
-    assert backend.keep_memory() is False
+    monkeypatch.setattr(process.ctypes, "CDLL", load)
+    assert process.keep_memory() is False
 
 
 def limits(width, **environment):
-    clean = {name: "" for name in backend.THREAD_VARIABLES} | environment
+    clean = {name: "" for name in process.THREAD_VARIABLES} | environment
     return run_python(f"""
 import json, os
-for name in {list(backend.THREAD_VARIABLES)}:
+for name in {list(process.THREAD_VARIABLES)}:
     if not os.environ[name]:
         del os.environ[name]
 import numpy, threadpoolctl
 from tinygan import backend
-said = backend.tune_process({width})
+from tinygan.app import process
+said = process.tune_process({width})
 blas = [p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
 print(json.dumps([said, blas]))
 """, **clean)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygan import backend
-from tinygan.cli import main
-from tinygan.gan import GAN
+from tinygan.app.cli import main
+from tinygan.training.estimator import GAN
 
 BIG, HUGE = str(10**12), str(10**30)
 

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygan import checkpoint
-from tinygan.checkpoint import CheckpointError
+from tinygan.training import checkpoint
+from tinygan.training.checkpoint import CheckpointError
 
 HEADER = {"tinygan": "0.1.0", "state": 2**127 + 1}
 ARRAYS = {"net/weight": np.arange(6, dtype=np.float32).reshape(2, 3), "net/bias": np.array(0.5), "empty": np.zeros((0, 2))}
@@ -334,7 +334,7 @@ SAYS = {"newer format": "written by tinygan '9.1', format 3; this version reads 
 
 LIMITED = """
 import json, resource, sys, time
-from tinygan import checkpoint
+from tinygan.training import checkpoint
 limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 2**26  # 64 MiB more than now
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 results = {}
@@ -512,7 +512,7 @@ def test_a_folder_that_cannot_be_flushed_is_no_fault(code, file, monkeypatch):
 FILE_SIZE = """
 import json, os, resource, sys
 import numpy as np
-from tinygan import checkpoint
+from tinygan.training import checkpoint
 path = json.load(sys.stdin)
 told = []
 for limit in range(0, 60_000, 1500):  # bytes that a file may have: a real write fails
@@ -574,7 +574,7 @@ def test_a_read_only_and_a_vanished_folder(tmp_path):
 KILLED = """
 import json, os, random, signal, sys, time
 import numpy as np
-from tinygan import checkpoint
+from tinygan.training import checkpoint
 path, kills = json.load(sys.stdin)
 folder, left_behind, steps = os.path.dirname(path), 0, []
 content = np.random.default_rng(0).random(2**18)

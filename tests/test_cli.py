@@ -15,8 +15,10 @@ import pytest
 from matplotlib.figure import Figure
 
 import tinygan as tg
-from tinygan import backend, checkpoint, evaluation, methods, plots, training
-from tinygan.cli import main
+from tinygan import backend
+from tinygan.training import checkpoint, evaluation, methods, game as training
+from tinygan.app import plots
+from tinygan.app.cli import main
 
 SMALL = ["--width", "8", "--depth", "1", "--batch", "16", "--n-critic", "1"]
 COMMAND = [sys.executable, "-m", "tinygan"]
@@ -300,7 +302,7 @@ def test_debug_shows_the_traceback():
 
 
 def test_help_and_import_load_neither_matplotlib_nor_cupy():
-    for code in ("import tinygan", "from tinygan.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"):
+    for code in ("import tinygan", "from tinygan.app.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"):
         check = f"import sys\n{code}\nassert not {{'matplotlib', 'cupy'}} & set(sys.modules), 'loaded'"
         subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tinygan import checkpoint, data, diagnosis, functional, ops, plots, training
-from tinygan.cli import main
-from tinygan.likelihood import trainer as trainer_of
-from tinygan.methods import METHODS, Config
-from tinygan.training import Diverged
+from tinygan.training import checkpoint, diagnosis, game as training
+from tinygan import data, functional, ops
+from tinygan.app import plots
+from tinygan.app.cli import main
+from tinygan.training.likelihood import trainer as trainer_of
+from tinygan.training.methods import METHODS, Config
+from tinygan.training.game import Diverged
 
 SMALL = dict(steps=12, batch=8, width=8, depth=1, latent=3, seed=5, n_critic=2)
 both_ways = pytest.mark.parametrize("eager", [False, True])

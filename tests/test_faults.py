@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tinygan import checkpoint, commands, plots, training
-from tinygan.cli import main
+from tinygan.training import checkpoint, game as training
+from tinygan.app import commands, plots
+from tinygan.app.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY = pytest.param(True, marks=pytest.mark.thorough)
@@ -56,7 +57,9 @@ def state(run):
 LIVES = """
 import json, os, random, signal, sys, time
 from matplotlib.figure import Figure
-from tinygan import checkpoint, commands, data, plots, training
+from tinygan.training import checkpoint, game as training
+from tinygan.app import commands, plots
+from tinygan import data
 from tinygan.__main__ import main
 plots.panel, commands.SAVE_EVERY, training.EVALUATIONS = (lambda *arguments: Figure()), 0.02, 4
 

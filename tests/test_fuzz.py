@@ -26,10 +26,10 @@ import pytest
 from PIL import Image
 
 from tinygan import data
-from tinygan.checkpoint import CheckpointError
-from tinygan.cli import main
+from tinygan.training.checkpoint import CheckpointError
+from tinygan.app.cli import main
 from tinygan.data import DataError, files
-from tinygan.gan import GAN
+from tinygan.training.estimator import GAN
 
 MEMORY = 2**28  # bytes that reading a file of some kilobytes may add
 SECONDS = 5  # of computing for one file, which takes a millisecond as a rule; of waiting, a minute

@@ -13,8 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tinygan import GAN, checkpoint, data, evaluation, plots, training
-from tinygan.cli import main
+from tinygan import GAN, data
+from tinygan.training import checkpoint, evaluation, game as training
+from tinygan.app import plots
+from tinygan.app.cli import main
 from tinygan.data.images import MNIST_FILES, glyphs
 
 SMALL = ["--width", "4", "--batch", "4", "--n-critic", "1"]

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from tinygan import GAN, data, evaluation, likelihood, metrics
+from tinygan import GAN, data, metrics
+from tinygan.training import evaluation, likelihood
 from tinygan.layers import SpectralNorm
-from tinygan.methods import METHODS, Config
+from tinygan.training.methods import METHODS, Config
 from tinygan.tensor import grad
 
 SMALL = dict(steps=10, batch=16, width=8, depth=1, seed=3)
@@ -18,7 +19,7 @@ def trainer_of(method, source=None, eager=True, **options):
 
 
 def test_a_trainer_of_another_kind_is_refused():
-    from tinygan.training import Trainer
+    from tinygan.training.game import Trainer
     with pytest.raises(ValueError, match="method vae is trained by Autoencoder: use likelihood.trainer"):
         Trainer(Config(method="vae"), data.ring())
 

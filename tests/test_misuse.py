@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tinygan as tg
 from tinygan import Tensor, backend, functional, grad, init, layers, losses, metrics, ops, optim
-from tinygan.gan import GAN
+from tinygan.training.estimator import GAN
 from tinygan.tensor import PRIMITIVES
 
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)

@@ -7,14 +7,16 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tinygan import GAN, commands, data, likelihood, networks, training
+from tinygan import GAN, data
+from tinygan.app import commands
+from tinygan.training import likelihood, networks, game as training
 from tinygan.layers import BatchNorm
 from tinygan.optim import SGD, ExponentialMovingAverage, WeightClip
 from tinygan.program import Program
 from tinygan.tensor import Tensor
-from tinygan.testing.strict import StrictArray
-from tinygan.methods import METHODS, Config
-from tinygan.training import COLUMNS
+from strict import StrictArray
+from tinygan.training.methods import METHODS, Config
+from tinygan.training.game import COLUMNS
 
 SMALL = dict(net="conv", steps=4, batch=4, width=2, latent=3, n_critic=2)
 every_method = pytest.mark.parametrize("method", METHODS)

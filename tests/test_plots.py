@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from tinygan import data, plots
+from tinygan import data
+from tinygan.app import plots
 
 
 def dataset(dim):

@@ -14,7 +14,7 @@ import tinygan as tg
 from tinygan import backend, losses, ops
 from tinygan.layers import BatchNorm, Dense, Dropout, LayerNorm, LeakyReLU, ReLU, Sequential, Tanh
 from tinygan.program import Program, TraceError, describe
-from tinygan.testing import strict
+import strict
 
 F32, F64 = np.float32, np.float64
 METHODS = {"gan": (losses.nonsaturating_discriminator, losses.nonsaturating_generator),
@@ -30,7 +30,7 @@ class Player:
 
     def __init__(self, method: str, optimizer: str, layers: str, dtype: Any, replayed: bool, device: str = "cpu") -> None:
         self.method = method
-        self.rng = rng = backend.generator(0, device)
+        self.rng = rng = backend.rng(0, device)
         norm = [BatchNorm(12, dtype=dtype, device=device)] if "norm" in layers else []
         self.generator = Sequential(Dense(3, 12, rng=rng, dtype=dtype), *norm, LeakyReLU(),
                                     Dense(12, 2, rng=rng, dtype=dtype), Tanh())
@@ -73,7 +73,7 @@ class Player:
         parts = [self.generator, self.critic, self.average.network, *self.optimizers]
         arrays = {f"{i} {name}": value for i, part in enumerate(parts) for name, value in part.state_dict().items()}
         return {name: describe(value) for name, value in arrays.items()} | {
-            "rng": backend.host_generator(self.rng).bit_generator.state, "updates": self.average.updates}
+            "rng": backend.host_rng(self.rng).bit_generator.state, "updates": self.average.updates}
 
 
 def bits(x: Any) -> Any:

@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tinygan import checkpoint, cli, data, networks, optim, plots, training
-from tinygan.cli import main
+from tinygan.training import checkpoint, networks, game as training
+from tinygan.app import cli, plots
+from tinygan import data, optim
+from tinygan.app.cli import main
 from tinygan.layers import BatchNorm, Dropout
-from tinygan.likelihood import trainer as trainer_of
-from tinygan.methods import METHODS, Config
-from tinygan.training import COLUMNS
+from tinygan.training.likelihood import trainer as trainer_of
+from tinygan.training.methods import METHODS, Config
+from tinygan.training.game import COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIMIZERS = {"own": None, "adam": optim.Adam, "rmsprop": optim.RMSprop,
@@ -220,7 +222,7 @@ def test_runs_leave_no_file_open(runs, monkeypatch, capsys):
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
     monkeypatch.setattr(training, "yardstick", lambda data: {})
     monkeypatch.setattr(training, "EVALUATIONS", 1)
-    monkeypatch.setattr("tinygan.commands.results", lambda *arguments: "")
+    monkeypatch.setattr("tinygan.app.commands.results", lambda *arguments: "")
     handles = []
     for number in range(runs):
         code = main(["train", *POINTS, *ARGUMENTS, "--steps", "2", "--lr", "1e30" if number % 4 == 3 else "1e-3"])

@@ -15,9 +15,9 @@ from tinygan.testing import GradcheckError, gradcheck
 from tinygan.testing.compositions import COMPOSITIONS
 from tinygan.testing.mutants import cases_of, gradients
 from tinygan.testing.samplers import SAMPLERS, Picker
-from tinygan.testing.strict import MISSING, MODULES, StrictArray, name_of, strict
-from tinygan.likelihood import trainer
-from tinygan.methods import METHODS, Config
+from strict import MISSING, MODULES, StrictArray, name_of, strict
+from tinygan.training.likelihood import trainer
+from tinygan.training.methods import METHODS, Config
 
 X = np.random.default_rng(0).standard_normal((3, 4))
 

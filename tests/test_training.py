@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import tinygan as tg
-from tinygan import GAN, backend, checkpoint, data, likelihood, training
-from tinygan.checkpoint import CheckpointError
-from tinygan.methods import METHODS, Config
-from tinygan.training import COLUMNS, Diverged, Trainer
+from tinygan import GAN, backend, data
+from tinygan.training import checkpoint, likelihood, game as training
+from tinygan.training.checkpoint import CheckpointError
+from tinygan.training.methods import METHODS, Config
+from tinygan.training.game import COLUMNS, Diverged, Trainer
 
 SMALL = dict(steps=6, batch=8, width=8, depth=1, latent=3, seed=5)
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -355,7 +356,7 @@ def test_the_same_seed_gives_the_same_samples(fitted):
 
 def test_samples_come_from_the_averaged_generator_in_evaluation(fitted):
     assert fitted.generator_ is fitted.trainer_.average.network and not fitted.generator_.training
-    z = backend.normal(backend.generator(4), (5, 3))
+    z = backend.normal(backend.rng(4), (5, 3))
     np.testing.assert_array_equal(fitted.trainer_.sample(5, seed=4), fitted.generator_(z).data)
     assert fitted.critic_(fitted.trainer_.sample(5)).shape == (5, 1)
     assert len(fitted.history_["step"]) == SMALL["steps"]
@@ -442,4 +443,4 @@ def test_a_whole_file_with_another_content_is_a_checkpoint_error(header, tmp_pat
 
 
 def test_the_public_names_are_reached_from_the_package():
-    assert tg.GAN is GAN and tg.training.Trainer is Trainer and tg.checkpoint is checkpoint
+    assert tg.GAN is GAN and tg.training.game.Trainer is Trainer and tg.checkpoint is checkpoint

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygan import checkpoint
-from tinygan.checkpoint import CheckpointError
-from tinygan.cli import main
-from tinygan.gan import GAN
+from tinygan.training import checkpoint
+from tinygan.training.checkpoint import CheckpointError
+from tinygan.app.cli import main
+from tinygan.training.estimator import GAN
 
 MEMORY, RNG = 2**28, np.random.default_rng(0)
 BIG = 10**12

@@ -7,7 +7,7 @@ from .tensor import PRIMITIVES, Tensor, grad, stop_gradient
 
 __version__ = "0.1.0"
 __all__ = ["GAN", "PRIMITIVES", "Tensor", "backend", "data", "functional", "grad", "init", "layers", "losses",
-           "methods", "metrics", "ops", "optim", "plots", "program", "stop_gradient", "training"]
+           "metrics", "ops", "optim", "program", "stop_gradient", "testing", "training"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,8 +15,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "GAN":
-        return import_module(".gan", __name__).GAN
-    if name in ("checkpoint", "cli", "data", "evaluation", "likelihood", "methods", "metrics", "plots", "program", "testing",
-                "training"):
+        return import_module(".training", __name__).GAN
+    if name in ("app", "data", "metrics", "program", "testing", "training"):
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,7 @@ def main() -> int:
     try:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, stop)
-        from .cli import main
+        from .app.cli import main
 
         code = main()
     finally:

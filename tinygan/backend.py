@@ -8,10 +8,8 @@ This is the only file that imports CuPy.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -146,7 +144,7 @@ def aligned_zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
 # ------------------------------------------------------------------------------------------ random numbers
 
 
-class DeviceGenerator:
+class DeviceRng:
     """A NumPy generator whose draws land on a GPU.
 
     The numbers are drawn on the host: a run on the GPU sees the same ones as on the CPU, and the state is saved alike.
@@ -156,44 +154,44 @@ class DeviceGenerator:
         self.host, self.device = host, device
 
 
-Generator = Any  # numpy.random.Generator or DeviceGenerator (numpy.random is loaded when first needed)
+Rng = Any  # numpy.random.Generator or DeviceRng (numpy.random is loaded when first needed)
 
 
-def generator(seed: int | np.random.SeedSequence, device: str = "cpu") -> Generator:
+def rng(seed: int | np.random.SeedSequence, device: str = "cpu") -> Rng:
     """A random generator for a device: numpy.random.Generator for the CPU."""
     host = np.random.default_rng(seed)
-    return host if device == "cpu" else DeviceGenerator(host, device)
+    return host if device == "cpu" else DeviceRng(host, device)
 
 
-def host_generator(rng: Generator) -> np.random.Generator:
+def host_rng(rng: Rng) -> np.random.Generator:
     """The NumPy generator behind ``rng``; TypeError if ``rng`` is not a generator."""
-    if isinstance(rng, DeviceGenerator):
+    if isinstance(rng, DeviceRng):
         return rng.host
     if isinstance(rng, np.random.Generator):
         return rng
     raise TypeError(f"rng: expected a generator (numpy.random.default_rng(seed)), got {type(rng).__name__}")
 
 
-def device_for(rng: Generator, like: Array | None = None) -> str:
+def device_for(rng: Rng, like: Array | None = None) -> str:
     """Where draws land: beside ``like`` if it is given, else on the generator's own device."""
     if like is not None:
         return device_of(like)
-    return rng.device if isinstance(rng, DeviceGenerator) else "cpu"
+    return rng.device if isinstance(rng, DeviceRng) else "cpu"
 
 
-def uniform(rng: Generator, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
+def uniform(rng: Rng, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
     """Draws from the uniform distribution on [0, 1)."""
-    return fresh(_draw, host_generator(rng), "random", shape, dtype, device_for(rng, like))
+    return fresh(_draw, host_rng(rng), "random", shape, dtype, device_for(rng, like))
 
 
-def normal(rng: Generator, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
+def normal(rng: Rng, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
     """Draws from the normal distribution N(0, 1)."""
-    return fresh(_draw, host_generator(rng), "standard_normal", shape, dtype, device_for(rng, like))
+    return fresh(_draw, host_rng(rng), "standard_normal", shape, dtype, device_for(rng, like))
 
 
-def choose(rng: Generator, n: int, size: int) -> Array:
+def choose(rng: Rng, n: int, size: int) -> Array:
     """``size`` indices drawn uniformly from 0 ... n - 1, with replacement."""
-    return fresh(_choose, host_generator(rng), n, size, device_for(rng))
+    return fresh(_choose, host_rng(rng), n, size, device_for(rng))
 
 
 budget: ContextVar[list[float]] = ContextVar("budget", default=[math.inf])
@@ -240,50 +238,3 @@ def fresh(function: Callable[..., Array], *arguments: Any) -> Array:
 def scalars(values: Sequence[float], like: Array) -> Array:
     """A vector of Python numbers in the dtype and on the device of ``like``."""
     return to_device(np.array(values, like.dtype), device_of(like))
-
-
-# -------------------------------------------------------------------------------------- process settings
-
-
-def keep_memory() -> bool:
-    """Ask glibc to keep freed memory instead of handing it back to the kernel; True if it was done.
-
-    A training step frees and takes the same large temporaries again and again; each return to the kernel costs page
-    faults. The command line and the demos call this; importing tinygan never does. A no-op outside glibc.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):
-        return False
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # <malloc.h>
-    largest = 32 * 1024 * 1024  # glibc refuses a larger mmap threshold
-    done = [libc.mallopt(m_mmap_threshold, largest), libc.mallopt(m_trim_threshold, 2**31 - 1)]
-    return all(done + [libc.mallopt(m_top_pad, 64 * 1024 * 1024)])
-
-
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
-
-
-def tune_process(width: int) -> str:
-    """Set up this process for nets of a width, and say what was chosen: ``keep_memory``, and one BLAS thread up to 256.
-
-    Two threads that wait for each other make products of small matrices slower, several times so on a busy machine.
-    The user's own ``OMP_NUM_THREADS`` and the like are obeyed. For programs; importing tinygan changes nothing.
-    """
-    memory = ", memory kept" if keep_memory() else ""
-    chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    if chosen or width > 256:
-        return (chosen[0] if chosen else "BLAS threads by default") + memory
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(1, user_api="blas")
-    return "1 BLAS thread" + memory
-
-
-def blas() -> list[str]:
-    """The BLAS libraries of this process, each with its kind of processor and its number of threads."""
-    from threadpoolctl import threadpool_info
-
-    return [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')} threads {lib['num_threads']}"
-            for lib in threadpool_info() if lib["user_api"] == "blas"]

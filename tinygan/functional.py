@@ -59,7 +59,7 @@ def softmax(x: Any, axis: int = -1) -> Any:
     return ops.exp(x - ops.logsumexp(x, axis=axis, keepdims=True))
 
 
-def dropout(x: Any, p: float, rng: backend.Generator) -> Any:
+def dropout(x: Any, p: float, rng: backend.Rng) -> Any:
     """Zero each element with probability p, divide the others by 1 - p (Srivastava et al. 2014; "inverted")."""
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability, got {p}")

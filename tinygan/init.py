@@ -13,7 +13,7 @@ import numpy as np
 
 from . import backend
 
-Initializer = Callable[[tuple[int, ...], backend.Generator, Any], backend.Array]
+Initializer = Callable[[tuple[int, ...], backend.Rng, Any], backend.Array]
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -23,26 +23,26 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
-def he_normal(shape: tuple[int, ...], rng: backend.Generator, dtype: Any = np.float32) -> backend.Array:
+def he_normal(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
     """N(0, 2 / fan_in), for layers followed by a rectifier (He et al. 2015, eq. 10)."""
     return backend.normal(rng, shape, dtype) * float((2 / fans(shape)[0]) ** 0.5)
 
 
-def he_uniform(shape: tuple[int, ...], rng: backend.Generator, dtype: Any = np.float32) -> backend.Array:
+def he_uniform(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
     """U(-b, b) of the same variance, b = (6 / fan_in)^(1/2)."""
     return symmetric(shape, rng, dtype, (6 / fans(shape)[0]) ** 0.5)
 
 
-def glorot_uniform(shape: tuple[int, ...], rng: backend.Generator, dtype: Any = np.float32) -> backend.Array:
+def glorot_uniform(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
     """U(-b, b), b = (6 / (fan_in + fan_out))^(1/2) (Glorot & Bengio 2010, eq. 16)."""
     return symmetric(shape, rng, dtype, (6 / sum(fans(shape))) ** 0.5)
 
 
-def dcgan(shape: tuple[int, ...], rng: backend.Generator, dtype: Any = np.float32) -> backend.Array:
+def dcgan(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
     """N(0, 0.02^2) (Radford et al. 2016, section 4)."""
     return backend.normal(rng, shape, dtype) * 0.02
 
 
-def symmetric(shape: tuple[int, ...], rng: backend.Generator, dtype: Any, bound: float) -> backend.Array:
+def symmetric(shape: tuple[int, ...], rng: backend.Rng, dtype: Any, bound: float) -> backend.Array:
     """U(-bound, bound)."""
     return (backend.uniform(rng, shape, dtype) * 2 - 1) * float(bound)

@@ -118,7 +118,7 @@ class Affine(Module):
 class Dense(Affine):
     """x W + b: (n, d_in) -> (n, d_out). ``init`` makes the weights of shape (d_in, d_out); the bias starts at 0."""
 
-    def __init__(self, d_in: int, d_out: int, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
+    def __init__(self, d_in: int, d_out: int, *, rng: backend.Rng, init: init.Initializer = init.he_normal,
                  dtype: Any = np.float32) -> None:
         self.weight = Tensor(init(functional.pair("Dense", (d_in, d_out)), rng, dtype))
         self.bias = Tensor(backend.zeros((d_out,), dtype, backend.device_for(rng)))
@@ -137,7 +137,7 @@ class Conv2d(Affine):
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0, *,
-                 rng: backend.Generator, init: init.Initializer = init.he_normal, dtype: Any = np.float32) -> None:
+                 rng: backend.Rng, init: init.Initializer = init.he_normal, dtype: Any = np.float32) -> None:
         self.stride, self.padding = functional.pair("Conv2d", stride), functional.pair("Conv2d", padding, 0)
         shape = functional.pair("Conv2d", kernel) + functional.pair("Conv2d", (c_in, c_out))
         self.weight = Tensor(init(shape, rng, dtype))
@@ -157,7 +157,7 @@ class ConvTranspose2d(Affine):
     outputs = -2
 
     def __init__(self, c_in: int, c_out: int, kernel: int | Pair, stride: int | Pair = 1, padding: int | Pair = 0,
-                 output_padding: int | Pair = 0, *, rng: backend.Generator, init: init.Initializer = init.he_normal,
+                 output_padding: int | Pair = 0, *, rng: backend.Rng, init: init.Initializer = init.he_normal,
                  dtype: Any = np.float32) -> None:
         self.stride, self.padding, self.output_padding = (functional.pair("ConvTranspose2d", n, least) for n, least in (
             (stride, 1), (padding, 0), (output_padding, 0)))
@@ -183,7 +183,7 @@ class SpectralNorm(Module):
 
     buffers = ("u",)
 
-    def __init__(self, layer: Affine, *, rng: backend.Generator) -> None:
+    def __init__(self, layer: Affine, *, rng: backend.Rng) -> None:
         if not isinstance(layer, Affine):
             raise TypeError(f"SpectralNorm: {type(layer).__name__} is not linear in a weight; wrap a Dense, Conv2d or "
                             "ConvTranspose2d")
@@ -295,8 +295,8 @@ class LayerNorm(Module):
 class Dropout(Module):
     """In training zero each element with probability p and divide the rest by 1 - p; in evaluation the identity."""
 
-    def __init__(self, p: float, *, rng: backend.Generator) -> None:
-        backend.host_generator(rng)  # TypeError now rather than in the first step, and ValueError
+    def __init__(self, p: float, *, rng: backend.Rng) -> None:
+        backend.host_rng(rng)  # TypeError now rather than in the first step, and ValueError
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is a probability, got {p}")
         self.p, self.rng = p, rng

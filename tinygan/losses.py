@@ -116,7 +116,7 @@ def relativistic_generator(fake_scores: Any, real_scores: Any) -> Any:
     return relativistic_discriminator(fake_scores, real_scores)
 
 
-def interpolate(real: Any, fake: Any, *, rng: backend.Generator) -> Any:
+def interpolate(real: Any, fake: Any, *, rng: backend.Rng) -> Any:
     """e x + (1 - e) G(z), one e ~ U[0, 1) per example (Gulrajani et al. 2017, algorithm 1). ValueError if shapes differ."""
     real, fake = floating("interpolate", real), floating("interpolate", fake)
     if real.shape != fake.shape:
@@ -132,7 +132,7 @@ def gradient_norms(critic: Callable[[Any], Any], x: Any, create_graph: bool = Fa
     return ops.norm(gradient, axis=tuple(range(1, x.ndim)))
 
 
-def gradient_penalty(critic: Callable[[Any], Any], real: Any, fake: Any, *, rng: backend.Generator,
+def gradient_penalty(critic: Callable[[Any], Any], real: Any, fake: Any, *, rng: backend.Rng,
                      target: float = 1.0) -> Any:
     """E[(|grad D(x_hat)|_2 - target)^2] at the interpolates x_hat (Gulrajani et al. 2017, eq. 3), without its weight.
 
@@ -159,7 +159,7 @@ def r2_penalty(critic: Callable[[Any], Any], fake: Any) -> Any:
     return _mean_squared_slope("r2_penalty", critic, fake)
 
 
-def path_length_penalty(generator: Callable[[Any], Any], z: Any, target: Any, *, rng: backend.Generator) -> tuple[Any, Any]:
+def path_length_penalty(generator: Callable[[Any], Any], z: Any, target: Any, *, rng: backend.Rng) -> tuple[Any, Any]:
     """(E[(|J^T y|_2 - a)^2], E[|J^T y|_2]), J = dG/dz, y ~ N(0, I), a = ``target`` (Karras et al. 2020, eq. 4), unweighted.
 
     J^T y is the gradient of <G(z), y> at z; its length is taken over all axes of z but the first. For images (n, c, h, w)
@@ -190,7 +190,7 @@ def gaussian_kl(mean: Any, log_var: Any) -> Any:
     return _sum_per_example(mean * mean + ops.exp(log_var) - 1 - log_var) / 2
 
 
-def reparameterize(mean: Any, log_var: Any, *, rng: backend.Generator) -> Any:
+def reparameterize(mean: Any, log_var: Any, *, rng: backend.Rng) -> Any:
     """mean + e^(log_var / 2) eps, eps ~ N(0, I): draws from N(mean, diag e^log_var) (Kingma & Welling 2014, section 2.4)."""
     value = floating("reparameterize", mean)
     _broadcasts("reparameterize", mean, log_var)

@@ -54,7 +54,7 @@ def mode_coverage(samples: Any, centers: Any, sigma: float, threshold: float = 3
     return ModeCoverage(len(np.unique(nearest[good])), float(good.mean()), max(reverse_kl, 0.0))  # max(NaN, 0) is NaN
 
 
-def sliced_wasserstein(a: Any, b: Any, rng: backend.Generator, projections: int = 256) -> float:
+def sliced_wasserstein(a: Any, b: Any, rng: backend.Rng, projections: int = 256) -> float:
     """The mean 1-D Wasserstein distance of the samples a (n, d) and b (m, d), seen along random directions.
 
     SW(a, b) = E_u W1(a u, b u), u uniform on the unit sphere, W1(p, q) = integral_0^1 |F_p^-1(t) - F_q^-1(t)| dt: exact
@@ -63,7 +63,7 @@ def sliced_wasserstein(a: Any, b: Any, rng: backend.Generator, projections: int 
     sample is not finite. (Rabin et al. 2011 and Bonneel et al. 2015, who take W2 where we take W1.)
     Raises ValueError for shapes that do not fit, TypeError for an ``rng`` that is not a generator.
     """
-    (a, b), rng = _pair(a, b, "a", "b"), backend.host_generator(rng)
+    (a, b), rng = _pair(a, b, "a", "b"), backend.host_rng(rng)
     if projections < 1:
         raise ValueError(f"projections must be at least 1, got {projections}")
     directions = rng.standard_normal((projections, a.shape[1])) if a.shape[1] > 1 else np.ones((1, 1))
@@ -275,7 +275,7 @@ class Interval(NamedTuple):
     high: Any
 
 
-def bootstrap(score: Callable[..., Any], arrays: Sequence[Any], rng: backend.Generator, repeats: int = 50,
+def bootstrap(score: Callable[..., Any], arrays: Sequence[Any], rng: backend.Rng, repeats: int = 50,
               level: float = 0.95) -> Interval:
     """value = score(*arrays), and an interval round it for the score's mean over fresh samples of the same sizes.
 
@@ -289,7 +289,7 @@ def bootstrap(score: Callable[..., Any], arrays: Sequence[Any], rng: backend.Gen
     distances) is in value and not covered, nor is the training's randomness. It may reach beyond a score's range.
     Raises ValueError for fewer than 2 rows or repeats and level outside (0, 1), TypeError for rng that is no generator.
     """
-    rng = backend.host_generator(rng)
+    rng = backend.host_rng(rng)
     samples = [np.asarray(backend.to_numpy(x)) for x in arrays]
     if repeats < 2 or not 0 < level < 1 or min(map(len, samples), default=0) < 2:
         raise ValueError(f"expected repeats >= 2, 0 < level < 1 and arrays of 2 rows or more, got {repeats}, {level} and "

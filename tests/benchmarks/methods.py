@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tinygan.methods import METHODS  # noqa: E402
+from tinygan.training.methods import METHODS  # noqa: E402
 
 
 def run(place: Path, source: str, method: str, seed: int, seconds: float) -> dict:

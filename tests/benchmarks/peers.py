@@ -18,8 +18,8 @@ class Tinygan:
 
     def __init__(self, work: Work, dtype: Any = np.float32) -> None:
         import tinygan as tg
-        from tinygan import backend
-        backend.keep_memory()
+        from tinygan.app import process
+        process.keep_memory()
         self.tg, self.work = tg, work
         rng, layers = np.random.default_rng(0), tg.layers
         weights = [iter(w) for w in work.weights(dtype)]

@@ -221,8 +221,8 @@ elif sys.argv[1] == "autograd":
     f = lambda: g(x0)
 else:
     import tinygan as tg
-    from tinygan import backend
-    backend.keep_memory()
+    from tinygan.app import process
+    process.keep_memory()
     def f():
         x = tg.Tensor(x0); y = x
         for _ in range(50): y = y * x; y = y + x

@@ -46,9 +46,9 @@ def rows(pick: Picker, n: int, d: int) -> np.ndarray:
     return np.random.default_rng(pick.integer(0, 2**32 - 1)).standard_normal((n, d))
 
 
-def generator(pick: Picker) -> backend.Generator:
+def generator(pick: Picker) -> backend.Rng:
     """A seeded generator on the device of the case."""
-    return backend.generator(pick.integer(0, 2**32 - 1), pick.device)
+    return backend.rng(pick.integer(0, 2**32 - 1), pick.device)
 
 
 # ------------------------------------------------------------------------------------------------ functions
@@ -87,7 +87,7 @@ def _stack(pick: Picker) -> Case:
 @composition("functional.dropout")
 def _dropout(pick: Picker) -> Case:
     seed, p = pick.integer(0, 999), pick.one_of((0.0, 0.3, 1.0))
-    return Case(lambda x: functional.dropout(x, p, backend.generator(seed, pick.device)), [rows(pick, 4, 3)])
+    return Case(lambda x: functional.dropout(x, p, backend.rng(seed, pick.device)), [rows(pick, 4, 3)])
 
 
 @composition("functional.batch_norm")
@@ -157,7 +157,7 @@ def _dropout_layer(pick: Picker) -> Case:
     seed = pick.integer(0, 999)
 
     def call(module: Any, x: Any) -> Any:
-        module.rng = backend.generator(seed, pick.device)  # the same mask in every call
+        module.rng = backend.rng(seed, pick.device)  # the same mask in every call
         return module(x)
 
     return of_module(layers.Dropout(0.5, rng=generator(pick)), call, [rows(pick, 4, 3)])
@@ -221,7 +221,7 @@ def _whole(activation: Callable[[], Any], order: int, norm: bool) -> Callable[[P
 
         def loss(critic: Any) -> Any:
             real_, fake_ = (backend.to_device(x, pick.device) for x in (real, fake))
-            penalty = losses.gradient_penalty(critic, real_, fake_, rng=backend.generator(seed, pick.device))
+            penalty = losses.gradient_penalty(critic, real_, fake_, rng=backend.rng(seed, pick.device))
             return losses.wasserstein_critic(critic(real_), critic(fake_)) + 10 * penalty
 
         return of_module(critic_of(pick, activation, norm), loss, [], order)
@@ -239,7 +239,7 @@ def _gradient_penalty(pick: Picker) -> Case:
 
     def penalty(critic: Any) -> Any:
         real_, fake_ = (backend.to_device(x, pick.device) for x in (real, fake))
-        return losses.gradient_penalty(critic, real_, fake_, rng=backend.generator(seed, pick.device))
+        return losses.gradient_penalty(critic, real_, fake_, rng=backend.rng(seed, pick.device))
 
     return of_module(critic_of(pick, layers.Tanh), penalty, [])
 
@@ -261,13 +261,13 @@ def _path_length_penalty(pick: Picker) -> Case:
     net = layers.Sequential(layers.Dense(2, 3, rng=generator(pick), dtype=np.float64), layers.Tanh(),
                             layers.Dense(3, 2, rng=generator(pick), dtype=np.float64))
     return of_module(net, lambda net: losses.path_length_penalty(
-        net, backend.to_device(z, pick.device), target, rng=backend.generator(seed, pick.device))[0], [])
+        net, backend.to_device(z, pick.device), target, rng=backend.rng(seed, pick.device))[0], [])
 
 
 @composition("losses.reparameterize")
 def _reparameterize(pick: Picker) -> Case:
     seed = pick.integer(0, 999)
-    return Case(lambda mean, log_var: losses.reparameterize(mean, log_var, rng=backend.generator(seed, pick.device)),
+    return Case(lambda mean, log_var: losses.reparameterize(mean, log_var, rng=backend.rng(seed, pick.device)),
                 [rows(pick, 4, 3), rows(pick, 4, 3)])
 
 
@@ -289,7 +289,7 @@ def _interpolate(pick: Picker) -> Case:
     """Interpolates are constants, and so they stay beside a factor."""
     seed, real, fake = pick.integer(0, 999), rows(pick, 3, 2), rows(pick, 3, 2)
     return Case(lambda factor: factor * losses.interpolate(
-        *(backend.to_device(x, pick.device) for x in (real, fake)), rng=backend.generator(seed, pick.device)),
+        *(backend.to_device(x, pick.device) for x in (real, fake)), rng=backend.rng(seed, pick.device)),
         [rows(pick, 1, 2)])
 
 

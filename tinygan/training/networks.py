@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import backend, init
-from .data import DataSet
-from .layers import (Affine, BatchNorm, Conv2d, ConvTranspose2d, Dense, Flatten, LeakyReLU, Module, ReLU, Reshape,
+from .. import backend, init
+from ..data import DataSet
+from ..layers import (Affine, BatchNorm, Conv2d, ConvTranspose2d, Dense, Flatten, LeakyReLU, Module, ReLU, Reshape,
                      Sequential, SpectralNorm, Tanh)
 
 SLOPE = 0.2  # of the critic's rectifiers where they leak
 
 
-def mlp(d_in: int, width: int, depth: int, d_out: int, rng: backend.Generator) -> Sequential:
+def mlp(d_in: int, width: int, depth: int, d_out: int, rng: backend.Rng) -> Sequential:
     """A multilayer perceptron: ``depth`` hidden layers of ``width`` rectifiers, then a linear layer."""
     hidden = [layer for k in range(depth) for layer in (Dense(width if k else d_in, width, rng=rng), ReLU())]
     return Sequential(*hidden, Dense(width if depth else d_in, d_out, rng=rng, init=init.glorot_uniform))
 
 
-def generator(config: Any, data: DataSet, normalized: bool, rng: backend.Generator) -> Sequential:
+def generator(config: Any, data: DataSet, normalized: bool, rng: backend.Rng) -> Sequential:
     """The generator of a run (``methods.Config``), from latents to points; for images it ends in a tanh, as pixels do."""
     if config.net == "conv":
         return conv_generator(config.latent, data.shape, config.width, rng, normalized)
@@ -31,14 +31,14 @@ def generator(config: Any, data: DataSet, normalized: bool, rng: backend.Generat
     return Sequential(*network.layers, Tanh()) if data.shape else network
 
 
-def critic(config: Any, data: DataSet, normalized: bool, rng: backend.Generator, outputs: int = 1) -> Sequential:
+def critic(config: Any, data: DataSet, normalized: bool, rng: backend.Rng, outputs: int = 1) -> Sequential:
     """The critic of a run, from points to scores, or an encoder, to other ``outputs``. An MLP is never normalized."""
     if config.net == "conv":
         return conv_critic(data.shape, config.width, normalized, rng, outputs)
     return mlp(data.dim, config.width, config.depth, outputs, rng)
 
 
-def spectral(network: Sequential, rng: backend.Generator) -> Sequential:
+def spectral(network: Sequential, rng: backend.Rng) -> Sequential:
     """The network with spectral normalization of every layer that has a weight."""
     return Sequential(*(SpectralNorm(layer, rng=rng) if isinstance(layer, Affine) else layer for layer in network.layers))
 
@@ -51,7 +51,7 @@ def sides(h: int, w: int) -> list[tuple[int, int]]:
     return halved
 
 
-def conv_generator(latent: int, shape: Any, width: int, rng: backend.Generator, normalized: bool = True) -> Sequential:
+def conv_generator(latent: int, shape: Any, width: int, rng: backend.Rng, normalized: bool = True) -> Sequential:
     """DCGAN's generator for images (c, h, w): a dense layer to the smallest of ``sides``, then doubling convolutions.
 
     Kernel 4, stride 2, padding 1, half the channels at twice the size (``width`` before the last), BatchNorm and ReLU in
@@ -75,7 +75,7 @@ def conv_generator(latent: int, shape: Any, width: int, rng: backend.Generator, 
     return Sequential(*layers, Tanh(), Flatten())
 
 
-def conv_critic(shape: Any, width: int, normalized: bool, rng: backend.Generator, outputs: int = 1) -> Sequential:
+def conv_critic(shape: Any, width: int, normalized: bool, rng: backend.Rng, outputs: int = 1) -> Sequential:
     """DCGAN's critic for images (c, h, w): halving convolutions, mirrors of the generator's, then a dense layer.
 
     LeakyReLU(0.2); where it is ``normalized``, BatchNorm in all layers but the first and the last and weights N(0, 0.02^2)

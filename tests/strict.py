@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from .. import backend
+from tinygan import backend
 
 # The functions of NumPy 2 that answer its protocols and that CuPy 14.2 does not have.
 MISSING = frozenset("""block busday_count busday_offset datetime_as_string einsum_path geomspace histogram_bin_edges insert

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import metrics
-from .training import Trainer
+from .. import metrics
+from .game import Trainer
 
 N, N_NEAR, N_EXACT, K, HALVES, BROKEN = 2500, 1000, 500, 5, 20, 10
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import losses
-from .data import DataSet
-from .optim import Adam, Optimizer, RMSprop
+from .. import losses
+from ..data import DataSet
+from ..optim import Adam, Optimizer, RMSprop
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
-from .layers import Module
-from .program import Program, Traced, Tracer, leaves, name_of
-from .tensor import Tensor, grad
-from .training import Trainer
+from .. import backend
+from ..layers import Module
+from ..program import Program, Traced, Tracer, leaves, name_of
+from ..tensor import Tensor, grad
+from .game import Trainer
 
 PACKAGE = Path(__file__).parent
 TOLD = ("training", "likelihood", "losses", "functional", "optim")  # files whose functions are named by their names

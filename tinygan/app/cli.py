@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from . import __version__
+from .. import __version__
 
 USAGE, DEVICE, CHECKPOINT, MEMORY, WRITE, DIVERGED, INTERRUPTED = 2, 3, 4, 5, 6, 7, 130
 EXIT_CODES = """exit codes: 0 done, 2 usage or unusable data, 3 device not usable, 4 checkpoint not usable, 5 out of memory,
@@ -143,9 +143,9 @@ def say(text: str, stream: Any = None, end: str = "\n") -> None:
 
 def explain(fault: Exception) -> tuple[int, str]:
     """(exit code, one line) for an error."""
-    from .backend import DeviceError
-    from .checkpoint import CheckpointError
-    from .training import Diverged
+    from ..backend import DeviceError
+    from ..training.checkpoint import CheckpointError
+    from ..training.game import Diverged
 
     text = " ".join(str(fault).split()) or type(fault).__name__
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

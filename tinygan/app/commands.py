@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, backend, checkpoint, diagnosis, evaluation, methods as ways, training
+from .. import __version__, backend
+from ..training import checkpoint, diagnosis, evaluation, methods as ways, game as training
+from . import process
 from .cli import DIVERGED, USAGE, WRITE, CommandError, say
-from .gan import GAN
+from ..training.estimator import GAN
 
 FILES = ("run.json", "log.csv", "checkpoint.npz", "best.npz", "panel.png", "samples.npz",
          "diverged.npz")  # of a run
@@ -79,9 +81,9 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def tune(gan: GAN) -> str:
-    """``backend.tune_process`` for the networks of a run; the products of a convolution are those of wide layers."""
+    """``process.tune_process`` for the networks of a run; the products of a convolution are those of wide layers."""
     config = gan.trainer_.config
-    return backend.tune_process(config.width * (16 if config.net == "conv" else 1))
+    return process.tune_process(config.width * (16 if config.net == "conv" else 1))
 
 
 def note(text: str) -> None:
@@ -153,7 +155,7 @@ def run(gan: GAN, source: str, speed: str, place: Callable[[], Path]) -> int:
     trainer = gan.trainer_
     about = {"tinygan": __version__, "arguments": sys.argv[1:], "data": source, "config": asdict(trainer.config),
              "device": trainer.device, "python": platform.python_version(), "numpy": np.__version__,
-             "blas": backend.blas(), "machine": platform.platform(), "speed": speed, "environment": settings(),
+             "blas": process.blas(), "machine": platform.platform(), "speed": speed, "environment": settings(),
              "started": now()}
     # Overflow shows up as a loss that is not finite, which is reported once and by name.
     with stopping(trainer) as caught, np.errstate(all="ignore"):
@@ -264,7 +266,7 @@ def now() -> str:
 
 def settings() -> dict[str, str]:
     """The environment variables that can change a result or its speed."""
-    return {k: v for k, v in os.environ.items() if k in backend.THREAD_VARIABLES or k.startswith(("CUPY_", "TINYGAN_"))}
+    return {k: v for k, v in os.environ.items() if k in process.THREAD_VARIABLES or k.startswith(("CUPY_", "TINYGAN_"))}
 
 
 def last_scores(trainer: training.Trainer) -> dict[str, float]:
@@ -506,7 +508,7 @@ def explain(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """``tinygan check``."""
-    from .testing import certificate
+    from ..testing import certificate
 
     return certificate.main(options.names, options.order, backend.resolve_device(options.device))
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from . import backend, functional, losses, networks, ops
-from .data import DataError, DataSet
-from .layers import Module, Sequential
+from .. import backend, functional, losses, ops
+from . import networks
+from ..data import DataError, DataSet
+from ..layers import Module, Sequential
 from .methods import METHODS, Config
-from .tensor import Tensor, grad
-from .training import Trainer
+from ..tensor import Tensor, grad
+from .game import Trainer
 
 
 def trainer(config: Config, data: DataSet, device: str = "cpu", eager: bool = False) -> Trainer:
@@ -68,7 +69,7 @@ class Autoencoder(Together):
 
     players: tuple[str, ...] = ("generator", "encoder")
 
-    def build(self, rng: backend.Generator) -> None:
+    def build(self, rng: backend.Rng) -> None:
         decoder = networks.generator(self.config, self.data, True, rng)
         self.generator = Decoder(decoder, self.device)
         self.encoder = networks.critic(self.config, self.data, True, rng, outputs=2 * self.latents)
@@ -98,7 +99,7 @@ class VAEGAN(Autoencoder):
     players = ("generator", "encoder", "critic")
     gamma = 0.1
 
-    def build(self, rng: backend.Generator) -> None:
+    def build(self, rng: backend.Rng) -> None:
         Trainer.build(self, rng)
         self.encoder = networks.critic(self.config, self.data, True, rng, outputs=2 * self.latents)
 
@@ -157,9 +158,9 @@ class Mixture(Together):
 
     players = ("generator",)
 
-    def build(self, rng: backend.Generator) -> None:
+    def build(self, rng: backend.Rng) -> None:
         try:
-            x = self.data.draw(backend.host_generator(rng), max(self.config.width, 1000))
+            x = self.data.draw(backend.host_rng(rng), max(self.config.width, 1000))
         except DataError:  # loaded without its data, and so with the parameters that it had
             x = np.zeros((self.config.width, self.data.dim), np.float32)
         self.latents = self.data.dim + 2

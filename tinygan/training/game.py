@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from . import backend, losses, metrics, networks, ops
-from .data import DataSet
-from .layers import Module
+from .. import backend, losses, metrics, ops
+from . import networks
+from ..data import DataSet
+from ..layers import Module
 from .methods import METHODS, Config
-from .optim import ExponentialMovingAverage, Optimizer, WeightClip, linear
-from .program import Program
-from .tensor import Tensor, grad
+from ..optim import ExponentialMovingAverage, Optimizer, WeightClip, linear
+from ..program import Program
+from ..tensor import Tensor, grad
 
 COLUMNS = ("step", "seconds", "critic_loss", "generator_loss", "w_estimate", "penalty", "gradient_norm", "modes",
            "high_quality", "reverse_kl", "sliced_wasserstein")
@@ -47,7 +48,7 @@ class PathLength(Module):
     def __init__(self, dtype: Any = np.float32, device: str = "cpu") -> None:
         self.mean = Tensor(backend.zeros((), dtype, device))
 
-    def penalty(self, generator: Module, z: Any, rng: backend.Generator) -> Any:
+    def penalty(self, generator: Module, z: Any, rng: backend.Rng) -> Any:
         """The penalty at the latents z; moves the target by a hundredth towards their lengths."""
         penalty, lengths = losses.path_length_penalty(generator, z, self.mean.data, rng=rng)
         self.mean.assign(self.mean.data + 0.01 * (lengths - self.mean.data))
@@ -75,8 +76,8 @@ class Trainer:
             raise ValueError(f"method {config.method} is trained by {self.method.kind}: use likelihood.trainer")
         self.data, self.device, self.latents = data, device, config.latent
         start, run = np.random.SeedSequence(config.seed).spawn(2)
-        self.build(backend.generator(start, device))
-        self.rng = backend.generator(run, device)
+        self.build(backend.rng(start, device))
+        self.rng = backend.rng(run, device)
         self.average = ExponentialMovingAverage(self.generator)
         self.path_length = PathLength(device=device) if self.method.path_length else None
         schedule, repeated = linear(config.lr, config.steps), config.n_critic or 1
@@ -94,7 +95,7 @@ class Trainer:
         self.history: list[tuple[float, ...]] = []
         self.moments: list[tuple[int, np.ndarray]] = []  # (step, images of the same latents then, uint8)
 
-    def build(self, rng: backend.Generator) -> None:
+    def build(self, rng: backend.Rng) -> None:
         """Make the networks."""
         config, method = self.config, self.method
         # Penalties are on the gradient of each score, or image, alone, so no layer may couple the examples there.
@@ -107,7 +108,7 @@ class Trainer:
 
     def real(self) -> backend.Array:
         """The data of a step."""
-        return backend.fresh(self.draw, backend.host_generator(self.rng))
+        return backend.fresh(self.draw, backend.host_rng(self.rng))
 
     def draw(self, rng: np.random.Generator) -> backend.Array:
         return backend.to_device(self.data.draw(rng, self.config.accumulate * self.config.batch), self.device)
@@ -295,8 +296,8 @@ class Trainer:
 
     def gradient_norms(self, n: int = 512) -> np.ndarray:
         """Lengths of the critic's gradient at n interpolates between data and samples."""
-        rng = backend.generator(self.step, self.device)
-        real = backend.to_device(self.data.draw(backend.host_generator(rng), n), self.device)
+        rng = backend.rng(self.step, self.device)
+        real = backend.to_device(self.data.draw(backend.host_rng(rng), n), self.device)
         fake = backend.to_device(self.sample(n, seed=self.step), self.device)
         return backend.to_numpy(losses.gradient_norms(self.judge(), losses.interpolate(real, fake, rng=rng)))
 
@@ -337,7 +338,7 @@ class Trainer:
         arrays["moments/steps"] = np.array([step for step, _ in self.moments], dtype=np.int64)
         arrays["moments/images"] = np.array([kept for _, kept in self.moments], np.uint8).reshape(-1, KEPT, self.data.dim)
         return arrays, {"step": self.step, "seconds": self.seconds, "average_updates": self.average.updates,
-                        "rng": backend.host_generator(self.rng).bit_generator.state}
+                        "rng": backend.host_rng(self.rng).bit_generator.state}
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Go back to a state: all or nothing. Raises ValueError, naming what is wrong, if it is not one of such a run."""
@@ -361,7 +362,7 @@ class Trainer:
         self.moments = list(zip(arrays["moments/steps"].tolist(), arrays["moments/images"]))
         self.step, self.seconds = int(values["step"]), float(values["seconds"])
         self.average.updates = int(values["average_updates"])
-        backend.host_generator(self.rng).bit_generator.state = values["rng"]
+        backend.host_rng(self.rng).bit_generator.state = values["rng"]
 
 
 def score(data: DataSet, samples: np.ndarray, rng: np.random.Generator) -> dict[str, float]:

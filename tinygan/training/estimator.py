@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, backend, checkpoint, data, likelihood
+from .. import __version__, backend, data
+from . import checkpoint, likelihood
 from .methods import Config
-from .training import Trainer
+from .game import Trainer
 
 
 class GAN:

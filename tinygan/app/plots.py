@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import backend, metrics
-from .checkpoint import write_atomically
-from .data import DataSet
+from .. import backend, metrics
+from ..training.checkpoint import write_atomically
+from ..data import DataSet
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -1,0 +1,51 @@
+"""Settings of the whole process, which programs choose; importing tinygan changes nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+
+def keep_memory() -> bool:
+    """Ask glibc to keep freed memory instead of handing it back to the kernel; True if it was done.
+
+    A training step frees and takes the same large temporaries again and again; each return to the kernel costs page
+    faults. The command line and the demos call this; importing tinygan never does. A no-op outside glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return False
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # <malloc.h>
+    largest = 32 * 1024 * 1024  # glibc refuses a larger mmap threshold
+    done = [libc.mallopt(m_mmap_threshold, largest), libc.mallopt(m_trim_threshold, 2**31 - 1)]
+    return all(done + [libc.mallopt(m_top_pad, 64 * 1024 * 1024)])
+
+
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def tune_process(width: int) -> str:
+    """Set up this process for nets of a width, and say what was chosen: ``keep_memory``, and one BLAS thread up to 256.
+
+    Two threads that wait for each other make products of small matrices slower, several times so on a busy machine.
+    The user's own ``OMP_NUM_THREADS`` and the like are obeyed. For programs; importing tinygan changes nothing.
+    """
+    memory = ", memory kept" if keep_memory() else ""
+    chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
+    if chosen or width > 256:
+        return (chosen[0] if chosen else "BLAS threads by default") + memory
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, user_api="blas")
+    return "1 BLAS thread" + memory
+
+
+def blas() -> list[str]:
+    """The BLAS libraries of this process, each with its kind of processor and its number of threads."""
+    from threadpoolctl import threadpool_info
+
+    return [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')} threads {lib['num_threads']}"
+            for lib in threadpool_info() if lib["user_api"] == "blas"]
