@@ -107,6 +107,10 @@ class Optimizer:
         """The number of steps and the state vectors: copies on the host."""
         return {"steps": backend.to_numpy(self.steps), **{k: backend.to_numpy(v).copy() for k, v in self.state.items()}}
 
+    def upgraded(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state that an earlier version saved, in the present form; any other as it is."""
+        return dict(state)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set them: all or nothing. ValueError if the names or shapes are not this optimizer's."""
         expected = {"steps": (), **{name: vector.shape for name, vector in self.state.items()}}
