@@ -144,8 +144,7 @@ def say(text: str, stream: Any = None, end: str = "\n") -> None:
 def explain(fault: Exception) -> tuple[int, str]:
     """(exit code, one line) for an error."""
     from ..backend import DeviceError
-    from ..training.checkpoint import CheckpointError
-    from ..training.game import Diverged
+    from ..training import CheckpointError, Diverged
 
     text = " ".join(str(fault).split()) or type(fault).__name__
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, backend
-from ..training import checkpoint, diagnosis, evaluation, methods as ways, game as training
+from .. import training
+from ..training import checkpoint, diagnosis, evaluation, methods as ways, run as runs, samples
 from . import process
 from .cli import DIVERGED, USAGE, WRITE, CommandError, say
-from ..training.estimator import GAN
+from ..training import GAN
 
 FILES = ("run.json", "log.csv", "checkpoint.npz", "best.npz", "panel.png", "samples.npz",
          "diverged.npz")  # of a run
@@ -48,12 +49,12 @@ def train(options: argparse.Namespace) -> int:
     source, images = options.data or "ring", {name: getattr(options, name) for name in ("data_dir", "size", "channels")}
     gan.prepare(source, **images, report=note)  # complains about the options, the device and the data before anything else
     unused = [f"--{name.replace('_', '-')}" for name in ("n_critic", "depth", "latent")
-              if getattr(options, name) is not None and getattr(gan.trainer_.config, name) is None]
+              if getattr(options, name) is not None and getattr(gan.run_.config, name) is None]
     if unused:
         note(f"method {gan.method} has no use for {', '.join(unused)}")
     speed = tune(gan)
     if options.seconds is not None:
-        gan.set_params(steps=steps_for(options.seconds, gan.trainer_))
+        gan.set_params(steps=steps_for(options.seconds, gan.run_))
         gan.restart()
     return run(gan, source, speed, lambda: new_folder(options.out, f"{gan.data_.name}-{gan.method}-{gan.seed}"))
 
@@ -75,14 +76,14 @@ def resume(options: argparse.Namespace) -> int:
         raise CommandError(USAGE, f"going on from {path} would overwrite the checkpoint.npz beside it; copy it into another "
                                   "folder")
     gan, source = open_run(path, device=options.device, steps=options.steps, eager=options.eager)
-    if gan.trainer_.step >= gan.steps:
-        raise CommandError(USAGE, f"{options.resume} has done its {gan.trainer_.step} steps; give a larger --steps")
+    if gan.run_.step >= gan.steps:
+        raise CommandError(USAGE, f"{options.resume} has done its {gan.run_.step} steps; give a larger --steps")
     return run(gan, source, tune(gan), lambda: folder)
 
 
 def tune(gan: GAN) -> str:
     """``process.tune_process`` for the networks of a run; the products of a convolution are those of wide layers."""
-    config = gan.trainer_.config
+    config = gan.run_.config
     return process.tune_process(config.width * (16 if config.net == "conv" else 1))
 
 
@@ -91,22 +92,22 @@ def note(text: str) -> None:
     say(f"tinygan: {text}", sys.stderr)
 
 
-def steps_for(seconds: float, trainer: training.Trainer) -> int:
+def steps_for(seconds: float, run: training.Run) -> int:
     """How many iterations fit into the time, from the speed of a few on a trainer that is then thrown away."""
     started = time.perf_counter()
     share = min(3.0, seconds / 10)
-    while trainer.step < 3:  # warm-up: first calls, and compilation on a GPU
-        trainer.iterate()
-    before, begun = trainer.step, time.perf_counter()
-    while trainer.step == before or time.perf_counter() - begun < share:
-        trainer.iterate()
-    per_step = (time.perf_counter() - begun) / (trainer.step - before)
+    while run.step < 3:  # warm-up: first calls, and compilation on a GPU
+        run.iterate()
+    before, begun = run.step, time.perf_counter()
+    while run.step == before or time.perf_counter() - begun < share:
+        run.iterate()
+    per_step = (time.perf_counter() - begun) / (run.step - before)
     begun = time.perf_counter()
-    trainer.evaluate()
+    samples.evaluate(run.game, run.step)
     per_evaluation = time.perf_counter() - begun
     left = seconds - (time.perf_counter() - started) - 2.0  # for the start, the files and the pictures
-    steps = (left - training.EVALUATIONS * per_evaluation) / per_step
-    return max(1, int(steps if steps > training.EVALUATIONS else left / (per_step + per_evaluation)))
+    steps = (left - runs.EVALUATIONS * per_evaluation) / per_step
+    return max(1, int(steps if steps > runs.EVALUATIONS else left / (per_step + per_evaluation)))
 
 
 def new_folder(out: str | None, name: str) -> Path:
@@ -129,7 +130,7 @@ def new_folder(out: str | None, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def stopping(trainer: training.Trainer) -> Iterator[list[int]]:
+def stopping(trainer: training.Run) -> Iterator[list[int]]:
     """Let Ctrl-C and SIGTERM end the training after its present step, and a second signal the process at once.
 
     Yields the list of those that came. What else a run does, it does to its end.
@@ -152,9 +153,9 @@ def stopping(trainer: training.Trainer) -> Iterator[list[int]]:
 
 def run(gan: GAN, source: str, speed: str, place: Callable[[], Path]) -> int:
     """Train in the folder that ``place`` gives: header, progress, log, checkpoints, pictures; returns the exit code."""
-    trainer = gan.trainer_
+    trainer = gan.run_
     about = {"tinygan": __version__, "arguments": sys.argv[1:], "data": source, "config": asdict(trainer.config),
-             "device": trainer.device, "python": platform.python_version(), "numpy": np.__version__,
+             "device": trainer.game.device, "python": platform.python_version(), "numpy": np.__version__,
              "blas": process.blas(), "machine": platform.platform(), "speed": speed, "environment": settings(),
              "started": now()}
     # Overflow shows up as a loss that is not finite, which is reported once and by name.
@@ -183,9 +184,9 @@ def run(gan: GAN, source: str, speed: str, place: Callable[[], Path]) -> int:
             progress.end()
             with contextlib.suppress(OSError):
                 gan.save(folder / "diverged.npz")
-            reason = f"{fault}; first are {(diagnosis.first(trainer) or ['none, when the step is done again'])[0]}"
+            reason = f"{fault}; first are {(diagnosis.first(trainer.game) or ['none, when the step is done again'])[0]}"
             raise CommandError(DIVERGED, f"{reason} (see tinygan explain {folder}); {kept(folder)}; "
-                                         f"try --lr {min(trainer.config.lr / 5, trainer.method.lr):g}") from None
+                                         f"try --lr {min(trainer.config.lr / 5, trainer.game.method.lr):g}") from None
         except OSError as fault:
             progress.end()
             reason = f"cannot write: {fault}"
@@ -219,7 +220,7 @@ def start_files(gan: GAN, folder: Path, about: dict[str, Any]) -> None:
         save(gan, folder)
         (folder / "diverged.npz").unlink(missing_ok=True)
         write_json(folder, about | {"exit": None})
-        lines = log_lines([training.COLUMNS, *gan.trainer_.history])
+        lines = log_lines([training.COLUMNS, *gan.run_.history])
         checkpoint.write_atomically(folder / "log.csv", lambda file: file.write(lines.encode()))
     except OSError:
         if new:
@@ -232,7 +233,7 @@ def start_files(gan: GAN, folder: Path, about: dict[str, Any]) -> None:
 
 def save(gan: GAN, folder: Path, name: str = "checkpoint.npz") -> None:
     """Write a checkpoint. Raises ``Diverged`` rather than keep a state that is not finite."""
-    gan.trainer_.check_finite()
+    gan.run_.check_finite()
     gan.save(folder / name)
 
 
@@ -269,7 +270,7 @@ def settings() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k in process.THREAD_VARIABLES or k.startswith(("CUPY_", "TINYGAN_"))}
 
 
-def last_scores(trainer: training.Trainer) -> dict[str, float]:
+def last_scores(trainer: training.Run) -> dict[str, float]:
     """The last known value of each column of the log."""
     columns = trainer.columns()
     return {name: float(known[-1]) for name, column in columns.items() if len(known := column[~np.isnan(column)])}
@@ -277,7 +278,7 @@ def last_scores(trainer: training.Trainer) -> dict[str, float]:
 
 def header(gan: GAN, folder: Path, speed: str) -> str:
     """What is about to be done, in at most four lines."""
-    t, c = gan.trainer_, gan.trainer_.config
+    run, game, c = gan.run_, gan.run_.game, gan.run_.config
 
     def shape(network: Any) -> str:
         weights = [p for p in network.parameters() if p.ndim == 2]
@@ -287,28 +288,28 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
         return f"{kind} ({sum(p.size for p in network.parameters()):,} parameters)"
 
     penalty = f"  penalty {c.penalty:g}" if c.penalty is not None else ""
-    clip = f"  weights within {t.method.clip:g}" if t.method.clip else ""
+    clip = f"  weights within {game.method.clip:g}" if game.method.clip else ""
     asked = gan.device or os.environ.get("TINYGAN_DEVICE") or "auto"
-    fallback = " (no GPU usable, see tinygan devices)" if asked == "auto" and t.device == "cpu" else ""
-    coupled = ", of which batch norm sees a part at a time" if t.generator.couples_examples else ""
+    fallback = " (no GPU usable, see tinygan devices)" if asked == "auto" and game.device == "cpu" else ""
+    coupled = ", of which batch norm sees a part at a time" if game.generator.couples_examples else ""
     parts = f" x {c.accumulate} accumulated{coupled}" if c.accumulate > 1 else ""
-    size = f" ({len(t.data.pixels):,} images {'x'.join(map(str, t.data.shape or ()))})" if t.data.pixels is not None else ""
-    split = "  ".join(f"{name} {len(part):,}" for name, part in [*(t.data.split or {}).items()][::-1])
-    held = ("fresh draws" if t.data.split is None else split if not t.data.all_seen else
-            f"{len(t.data.split['train'])} points, too few to hold any back: scores are of what was seen")
-    networks = "  ".join(f"{name} {shape(getattr(t, name))}" for name in t.players)
+    size = f" ({len(game.data.pixels):,} images {'x'.join(map(str, game.data.shape or ()))})" if game.data.pixels is not None else ""
+    split = "  ".join(f"{name} {len(part):,}" for name, part in [*(game.data.split or {}).items()][::-1])
+    held = ("fresh draws" if game.data.split is None else split if not game.data.all_seen else
+            f"{len(game.data.split['train'])} points, too few to hold any back: scores are of what was seen")
+    networks = "  ".join(f"{name} {shape(network)}" for name, network in game.networks.items())
     critic_steps = f"  critic steps {c.n_critic}" if c.n_critic else ""
     return "\n".join([
-        f"tinygan {__version__}  {t.method.title}  data {gan.data_.name}{size}  seed {c.seed}",
-        f"device {t.device}{fallback}  numpy {np.__version__}  {speed}  {'eager' if t.eager else 'replayed'} steps",
+        f"tinygan {__version__}  {game.method.title}  data {gan.data_.name}{size}  seed {c.seed}",
+        f"device {game.device}{fallback}  numpy {np.__version__}  {speed}  {'eager' if run.eager else 'replayed'} steps",
         f"{networks}  batch {c.batch}{parts}{critic_steps}{penalty}{clip}  lr {c.lr:g} falling to 0",
-        f"data: {held}  steps {t.step} to {c.steps}  writing to {folder}"])
+        f"data: {held}  steps {run.step} to {c.steps}  writing to {folder}"])
 
 
 class Progress:
     """One line about the training: rewritten on a terminal, a plain line every five seconds elsewhere."""
 
-    def __init__(self, trainer: training.Trainer) -> None:
+    def __init__(self, trainer: training.Run) -> None:
         self.trainer, self.first = trainer, trainer.step
         self.started, self.shown = time.perf_counter(), -math.inf
         self.rewrite = bool(sys.stderr) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -324,8 +325,8 @@ class Progress:
         parts += [f"{name} {k[f'{name}_loss']:+.3f}" for name in ("critic", "generator") if f"{name}_loss" in k]
         parts += [f"W {k['w_estimate']:.3f}"] if "w_estimate" in k else []
         parts += [f"|grad| {k['gradient_norm']:.2f}"] if "gradient_norm" in k else []
-        if "modes" in k and self.trainer.data.centers is not None:
-            parts += [f"modes {k['modes']:.0f}/{len(self.trainer.data.centers)}", f"high quality {k['high_quality']:.0%}"]
+        if "modes" in k and self.trainer.game.data.centers is not None:
+            parts += [f"modes {k['modes']:.0f}/{len(self.trainer.game.data.centers)}", f"high quality {k['high_quality']:.0%}"]
         elif "sliced_wasserstein" in k:
             parts += [f"sliced W {k['sliced_wasserstein']:.3f}"]
         return parts + [f"{rate:.0f} it/s", f"ETA {left // 60}:{left % 60:02d}"]
@@ -352,28 +353,28 @@ def write_pictures(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]
     """panel.png and samples.npz; ``ideal`` holds the scores of real data."""
     from . import plots
 
-    t = gan.trainer_
-    samples = gan.sample(1000 if t.data.shape else 2500)
-    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=samples))
-    title = f"{t.method.title}, {gan.data_.name}, seed {t.config.seed}, step {t.step:,}"
-    if t.data.shape:
-        paths = t.data.to_images(t.walk(stops=2, between=9, n=4)[:10])  # there, not back
-        figure = plots.image_panel(gan.data_, samples, t.moments, paths.swapaxes(0, 1), t.columns(), title, ideal)
+    run, game = gan.run_, gan.run_.game
+    drawn = gan.sample(1000 if game.data.shape else 2500)
+    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=drawn))
+    title = f"{game.method.title}, {gan.data_.name}, seed {game.config.seed}, step {run.step:,}"
+    if game.data.shape:
+        paths = game.data.to_images(samples.walk(game, stops=2, between=9, n=4)[:10])  # there, not back
+        figure = plots.image_panel(gan.data_, drawn, run.snapshots, paths.swapaxes(0, 1), run.columns(), title, ideal)
     else:
-        judge = t.judge() if t.critic else None
+        frozen = samples.frozen_critic(game) if game.critic else None
 
         def critic(points: np.ndarray) -> np.ndarray:
-            assert judge
-            return backend.to_numpy(judge(backend.to_device(points.astype(np.float32), t.device)).data).reshape(-1)
+            assert frozen
+            return backend.to_numpy(frozen(backend.to_device(points.astype(np.float32), game.device)).data).reshape(-1)
 
-        slopes, surface = (t.gradient_norms(2048), critic) if judge else (None, None)
-        figure = plots.panel(gan.data_, samples, t.columns(), slopes, surface, title, ideal)
+        slopes, surface = (samples.gradient_norms(game, 2048, run.step), critic) if frozen else (None, None)
+        figure = plots.panel(gan.data_, drawn, run.columns(), slopes, surface, title, ideal)
     plots.save(figure, folder / "panel.png")
 
 
 def results(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]) -> str:
     """The last scores beside those of real data, and where the files are."""
-    t, last = gan.trainer_, last_scores(gan.trainer_)
+    t, last = gan.run_, last_scores(gan.run_)
     lines = [f"{t.step} of {t.config.steps} steps done in {t.seconds:.0f} s"]
 
     def beside(name: str, form: str) -> str:
@@ -386,7 +387,7 @@ def results(gan: GAN, folder: Path, ideal: dict[str, tuple[float, float]]) -> st
     if "sliced_wasserstein" in last:
         lines += [f"  sliced Wasserstein  {beside('sliced_wasserstein', '.4f')}"]
     return "\n".join([*lines, f"picture  {folder / 'panel.png'}", f"samples  {folder / 'samples.npz'}",
-                      f"next     tinygan sample {folder} -n {'64 -o grid.png' if t.data.shape else '1000 -o samples.csv'}"])
+                      f"next     tinygan sample {folder} -n {'64 -o grid.png' if gan.data_.shape else '1000 -o samples.csv'}"])
 
 
 # ------------------------------------------------------------------------------- sample, evaluate, devices
@@ -418,7 +419,7 @@ def open_run(path: Path, needs_data: Callable[[bool], bool] = lambda image: True
 def sampled(path: str | Path, needs_data: Callable[[bool], bool] = lambda image: True, **how: Any) -> GAN:
     """The GAN of ``open_run``. CheckpointError if its generator gives what is no number."""
     gan, _ = open_run(Path(path), needs_data, **how)
-    if not np.isfinite(gan.trainer_.sample(256)).all():
+    if not np.isfinite(samples.sample(gan.run_.game, 256)).all():
         raise checkpoint.CheckpointError(path, "its generator gives numbers that are not finite")
     return gan
 
@@ -462,7 +463,7 @@ def walk(options: argparse.Namespace) -> int:
     from . import plots
 
     data = gan.data_
-    path = gan.trainer_.walk(stops=5, between=12, n=16 if data.shape else 500, seed=options.seed)
+    path = samples.walk(gan.run_.game, stops=5, between=12, n=16 if data.shape else 500, seed=options.seed)
     if data.shape:
         plots.save_gif(map(plots.tiles, data.to_images(path)), options.o)
     else:
@@ -478,9 +479,9 @@ def evaluate(options: argparse.Namespace) -> int:
     if path.is_dir() and (path / "best.npz").exists():
         path = path / "best.npz"
     gan = sampled(path, device=options.device)
-    print(f"{path}: {gan.trainer_.method.title}, data {gan.data_.name}, step {gan.trainer_.step}"
+    print(f"{path}: {gan.run_.game.method.title}, data {gan.data_.name}, step {gan.run_.step}"
           + (", chosen by validation" if path.name == "best.npz" else ""))
-    print(evaluation.report(gan.trainer_))
+    print(evaluation.report(gan.run_.game))
     return 0
 
 
@@ -499,8 +500,8 @@ def explain(options: argparse.Namespace) -> int:
         raise checkpoint.CheckpointError(path, "no diverged.npz in this folder: no training diverged here")
     gan, _ = open_run(file, device=options.device)
     tune(gan)
-    lines = diagnosis.first(gan.trainer_)
-    say(f"step {gan.trainer_.step + 1}, done again from {file}:")
+    lines = diagnosis.first(gan.run_.game)
+    say(f"step {gan.run_.step + 1}, done again from {file}:")
     say("\n".join(lines) if lines else "every value is finite: no step that diverges, or not with this machine, "
                                          "these libraries and this number of threads")
     return 0

@@ -1,8 +1,11 @@
-"""Training: the methods, their networks, one iteration, the run around it, and the estimator ``GAN``."""
+"""Training: methods, their networks, one iteration, the run around it, the estimator ``GAN``."""
 
 from .checkpoint import CheckpointError
 from .estimator import GAN
-from .game import COLUMNS, Diverged, Trainer, score, yardstick
-from .methods import METHODS, Config
+from .game import Game
+from .methods import METHODS, Config, Method
+from .run import COLUMNS, Diverged, Run
+from .samples import score, yardstick
 
-__all__ = ["COLUMNS", "METHODS", "CheckpointError", "Config", "Diverged", "GAN", "Trainer", "score", "yardstick"]
+__all__ = ["COLUMNS", "METHODS", "CheckpointError", "Config", "Diverged", "GAN", "Game", "Method",
+           "Run", "score", "yardstick"]

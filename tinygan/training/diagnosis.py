@@ -16,7 +16,7 @@ from .. import backend
 from ..layers import Module
 from ..program import Program, Traced, Tracer, leaves, name_of
 from ..tensor import Tensor, grad
-from .game import Trainer
+from .game import Game
 
 PACKAGE = Path(__file__).parent
 TOLD = ("training", "likelihood", "losses", "functional", "optim")  # files whose functions are named by their names
@@ -54,20 +54,20 @@ class Watched(Program):
     tracer = Watcher
 
 
-def first(trainer: Trainer) -> list[str]:
+def first(game: Game) -> list[str]:
     """Do the next iteration and say where its first value that is not finite arises, in lines; none if all are finite.
 
-    The trainer cannot be used any further.
+    The game cannot be used any further.
     """
-    for part, holder in trainer.parts().items():
+    for part, holder in game.parts().items():
         for name, value in holder.state_dict().items():
             if not np.isfinite(value).all():
                 return [f"{tally(value)} of the {part}'s {name}, {value.shape}, before the step"]
     try:
         with np.errstate(all="ignore"):
-            Watched(trainer.iteration, trainer.changing())()
+            Watched(game.iteration, game.state())()
     except NotFinite as found:
-        names = names_of(trainer)
+        names = names_of(game)
         frames = [frame for frame, _ in traceback.walk_tb(found.__traceback__)]
         place = [entry for entry in traceback.extract_tb(found.__traceback__)
                  if Path(entry.filename).stem not in ("diagnosis", "program", "backend", "mixins")][-1]
@@ -92,10 +92,10 @@ def owner(array: Any) -> int:
     return id(array)
 
 
-def names_of(trainer: Trainer) -> dict[int, str]:
+def names_of(game: Game) -> dict[int, str]:
     """Names of the modules and of the memory of their Tensors and of the optimizers' vectors, by identity."""
     names: dict[int, str] = {}
-    for part, holder in trainer.parts().items():
+    for part, holder in game.parts().items():
         if isinstance(holder, Module):
             names |= {owner(t.data): f"the {part}'s {name}" for name, t, _ in holder.named_tensors()}
             names |= {id(module): f"the {part}'s {path}" if path else f"the {part}" for path, module in modules(holder)}

@@ -1,4 +1,4 @@
-"""``GAN``: the main job in one line, ``GAN(seed=0).fit(X).sample(1000)``, with scikit-learn's conventions."""
+"""``GAN``: the main job in one line, ``GAN(seed=0).fit(X).sample(1000)``, as in scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,165 +10,215 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, backend, data
-from . import checkpoint, likelihood
+from ..layers import Module
+from . import checkpoint, methods, networks, samples
 from .methods import Config
-from .game import Trainer
+from .run import Run
+
+MOST_WEIGHTS = 2**28  # of a generator and a critic: what a checkpoint can hold
+IMAGE_OPTIONS = ("data_dir", "size", "channels")  # of ``data.load``
+
+
+class NotFitted(ValueError, AttributeError):
+    """What fitting makes was asked for before ``fit``."""
 
 
 class GAN:
     """A generative adversarial network for points of any dimension and for images.
 
-    The constructor only stores its arguments (those of ``methods.Config``; None means the method's own setting);
-    ``fit`` returns the object; what fitting makes ends in an underscore: ``trainer_``, ``generator_`` (the averaged
-    one, in evaluation mode), ``critic_``, ``history_`` (the log, name -> column), ``data_``.
+    The constructor only stores its arguments (those of ``methods.Config``; None means the method's
+    own setting); ``fit`` returns the object. What fitting makes ends in an underscore: ``run_``,
+    ``generator_`` (the averaged one, in evaluation mode), ``critic_``, ``history_`` (the log, name
+    -> column), ``data_``.
     """
 
-    def __init__(self, method: str = "wgan-gp", *, net: str = "mlp", steps: int = Config.steps, batch: int = Config.batch,
-                 accumulate: int = 1, width: int | None = None, depth: int | None = None, latent: int | None = None,
-                 lr: float | None = None, n_critic: int | None = None, penalty: float | None = None,
-                 seed: int = 0, device: str | None = None, eager: bool = False) -> None:
-        self.method, self.net, self.steps, self.batch, self.accumulate = method, net, steps, batch, accumulate
-        self.width, self.depth, self.latent = width, depth, latent
-        self.lr, self.n_critic, self.penalty = lr, n_critic, penalty
-        self.seed, self.device, self.eager = seed, device, eager
+    def __init__(self, method: str = "wgan-gp", *, net: str = "mlp", steps: int = Config.steps,
+                 batch: int = Config.batch, accumulate: int = 1, width: int | None = None,
+                 depth: int | None = None, latent: int | None = None, lr: float | None = None,
+                 n_critic: int | None = None, penalty: float | None = None, seed: int = 0,
+                 device: str | None = None, eager: bool = False) -> None:
+        self.method, self.net, self.steps, self.batch = method, net, steps, batch
+        self.accumulate, self.width, self.depth, self.latent = accumulate, width, depth, latent
+        self.lr, self.n_critic, self.penalty, self.seed = lr, n_critic, penalty, seed
+        self.device, self.eager = device, eager
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {f.name: getattr(self, f.name) for f in fields(Config)} | {"device": self.device, "eager": self.eager}
+        return asdict(self._config()) | {"device": self.device, "eager": self.eager}
 
     def set_params(self, **parameters: Any) -> GAN:
         """Change some of them. ValueError for an unknown name."""
         for name, value in parameters.items():
             if name not in self.get_params():
-                raise ValueError(f"GAN has no parameter {name!r}; choose {', '.join(self.get_params())}")
+                raise ValueError(f"GAN has no parameter {name!r}; "
+                                 f"choose {', '.join(self.get_params())}")
             setattr(self, name, value)
         return self
-
-    def prepare(self, X: Any, **images: Any) -> Trainer:
-        """The trainer for X at step 0: ``fit`` without the training. ``images`` goes to ``data.load``."""
-        self._config().resolved()  # complains before the data is read
-        X = os.fspath(X) if isinstance(X, os.PathLike) else X
-        named = isinstance(X, str) and (X in data.TOYS or X in data.IMAGES)
-        self.source_ = X if named else os.path.abspath(X) if isinstance(X, str) else None
-        place = images.get("data_dir")
-        self.images_ = {"data_dir": place and os.path.abspath(place), "size": images.get("size"),
-                        "channels": images.get("channels")}
-        self.data_ = (X if isinstance(X, data.DataSet) else data.load(X, **images) if isinstance(X, str)
-                      else data.image_array(X) if _dimensions(X) > 2 else data.points(X))
-        return self.restart()
-
-    def restart(self) -> Trainer:
-        """A new trainer for the same data, at step 0."""
-        with backend.drawing_at_most(2**29):  # twice the weights that a checkpoint holds
-            self.trainer_ = likelihood.trainer(self._config(), self.data_, backend.resolve_device(self.device), self.eager)
-        return self.trainer_
 
     def _config(self) -> Config:
         return Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
 
-    def fit(self, X: Any, y: Any = None) -> GAN:
-        """Train on X: points (n, d), images (``data.image_array``), or whatever ``data.load`` takes, such as "ring".
+    # ---------------------------------------------------------------------------- training
 
-        Raises ``data.DataError`` for unusable data, ValueError for unusable parameters, ``training.Diverged``.
+    def prepare(self, X: Any, **images: Any) -> Run:
+        """The run for X at step 0: ``fit`` without the training. ``images``: see ``data.load``."""
+        self._config().resolved()  # errors of the settings come before the data are read
+        X = os.fspath(X) if isinstance(X, os.PathLike) else X
+        named = isinstance(X, str) and (X in data.TOYS or X in data.IMAGES)
+        self.source_ = X if named else os.path.abspath(X) if isinstance(X, str) else None
+        self.images_ = {name: images.get(name) for name in IMAGE_OPTIONS}
+        if self.images_["data_dir"]:
+            self.images_["data_dir"] = os.path.abspath(self.images_["data_dir"])
+        self.data_ = _data_set(X, images)
+        return self.restart()
+
+    def restart(self) -> Run:
+        """A new run on the same data, at step 0. MemoryError for networks of too many weights."""
+        device = backend.resolve_device(self.device)
+        config = self._config().resolved(self.data_)
+        if networks.weights(config, self.data_) > MOST_WEIGHTS:
+            raise MemoryError(f"networks of more than {MOST_WEIGHTS:,} weights")
+        self.run_ = Run(methods.game(config, self.data_, device), self.eager)
+        return self.run_
+
+    def fit(self, X: Any, y: Any = None) -> GAN:
+        """Train on X: points (n, d), images (``data.image_array``), or what ``data.load`` takes.
+
+        Raises ``data.DataError`` for unusable data, ValueError for unusable parameters, Diverged.
         """
         for _ in self.prepare(X).train():
             pass
         return self
 
+    # ------------------------------------------------------------------------- what was made
+
     def sample(self, n: int = 1, seed: int = 0) -> np.ndarray:
-        """n new points (n, d) in the data's own units, or images (n, c, h, w) uint8. The same seed gives the same ones."""
-        trainer = self._fitted()
+        """n new points (n, d) in the data's own units, or images (n, c, h, w) uint8.
+
+        The same seed gives the same samples. Raises ValueError for n or seed out of range, and for
+        a generator whose output is not finite.
+        """
+        game = self._fitted().game
         if not 0 <= n <= 2**31 or seed < 0:
-            raise ValueError(f"GAN.sample: expected 0 <= n <= {2**31} and a seed of at least 0, got {n!r:.40}, {seed!r:.40}")
-        x = trainer.sample(n, seed)
+            raise ValueError(f"GAN.sample: expected 0 <= n <= {2**31} and a seed of at least 0, "
+                             f"got {n!r:.40}, {seed!r:.40}")
+        x = samples.sample(game, n, seed)
         if not np.isfinite(x).all():
-            raise ValueError("GAN.sample: the generator gives numbers that are not finite: its training diverged, or it was "
-                             "loaded from a file with such weights")
+            raise ValueError("GAN.sample: the generator gives numbers that are not finite: its "
+                             "training diverged, or it was loaded from a file with such weights")
         return self.data_.to_data_units(x) if self.data_.shape is None else self.data_.to_images(x)
 
     @property
-    def generator_(self) -> Any:
-        """The generator whose weights are averaged over training; maps z ~ N(0, I), (n, latent), to points."""
-        return self._fitted().average.network
+    def generator_(self) -> Module:
+        """The generator averaged over training: z ~ N(0, I), (n, latent), to points."""
+        return self._fitted().game.average.network
 
     @property
-    def critic_(self) -> Any:
-        """The critic (or discriminator): maps points in the networks' units to scores (n, 1). ValueError without one."""
-        if self._fitted().critic is None:
+    def critic_(self) -> Module:
+        """The critic: points in the networks' units to scores (n, 1). ValueError without one."""
+        if self._fitted().game.critic is None:
             raise ValueError(f"method {self.method} has no critic")
-        return self._fitted().critic
+        return self._fitted().game.critic
 
     @property
     def history_(self) -> dict[str, np.ndarray]:
         """The log of the training, name -> column."""
         return self._fitted().columns()
 
-    def _fitted(self) -> Trainer:
-        if not hasattr(self, "trainer_"):
-            raise ValueError("this GAN is not fitted yet: call fit(X) first")
-        return self.trainer_
+    def _fitted(self) -> Run:
+        if not hasattr(self, "run_"):
+            raise NotFitted("this GAN is not fitted yet: call fit(X) first")
+        return self.run_
+
+    # --------------------------------------------------------------------------- checkpoints
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint with everything that is needed to sample and to go on, the data set's scaling included."""
+        """Write a checkpoint: all that sampling and going on need, the data's scale included."""
         arrays, values = self._fitted().state_dict()
         arrays |= {"data/mean": self.data_.mean, "data/scale": self.data_.scale}
-        checkpoint.save(path, {"tinygan": __version__, "config": asdict(self.trainer_.config), "values": values,
-                               "data": {"name": self.data_.name, "dim": self.data_.dim, "shape": self.data_.shape,
-                                        "source": self.source_, **self.images_}}, arrays)
+        described = {"name": self.data_.name, "dim": self.data_.dim, "shape": self.data_.shape,
+                     "source": self.source_, **self.images_}
+        header = {"tinygan": __version__, "config": asdict(self.run_.config), "values": values,
+                  "data": described}
+        checkpoint.save(path, header, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | None = None, X: Any = None, steps: int | None = None,
-             eager: bool = False) -> GAN:
-        """A GAN from a checkpoint; X, the training data, is needed only to go on training, ``steps`` to go on for longer.
+    def load(cls, path: str | os.PathLike[str], device: str | None = None, X: Any = None,
+             steps: int | None = None, eager: bool = False) -> GAN:
+        """A GAN from a checkpoint.
 
-        Raises ``checkpoint.CheckpointError`` for an unusable file.
+        X, the training data, is needed only to go on training; ``steps`` to go on for longer.
+        Raises ``CheckpointError`` for an unusable file, ``data.DataError`` for other data than the
+        run's.
         """
-        backend.resolve_device(device)  # a wrong one is no fault of the file
+        backend.resolve_device(device)  # so that a wrong device is not blamed on the file
         header, arrays = checkpoint.load(path)
         try:
-            described, config = header["data"], header["config"]
-            config["steps"] = config["steps"] if steps is None else steps
-            gan, known = cls(**config, device=device, eager=eager), _described(described, arrays)
-            images = {name: described[name] for name in ("data_dir", "size", "channels")}
-            with backend.drawing_at_most(sum(a.size + 1024 for a in arrays.values())):  # the weights are among these
-                trainer = gan.prepare(known) if X is None else gan.prepare(X, **images)
-            gan.source_, gan.images_ = gan.source_ or described["source"], images
-            if not (np.array_equal(gan.data_.mean, arrays["data/mean"])
-                    and np.array_equal(gan.data_.scale, arrays["data/scale"])):
-                raise (ValueError if X is None else data.DataError)(
-                    f"{X}: not the data that this GAN was trained on (another mean or scale)")
-            own = {name: a for name, a in arrays.items() if name not in ("data/mean", "data/scale")}
-            trainer.load_state_dict(own, header["values"])
+            return cls._loaded(header, arrays, device, X, steps, eager)
         except (backend.DeviceError, data.DataError):
             raise
-        except Exception as fault:  # a whole file with the wrong content
-            raise checkpoint.CheckpointError(path, f"{type(fault).__name__}: {fault}"[:250]) from fault
+        except Exception as error:  # a whole file with the wrong content
+            reason = f"{type(error).__name__}: {error}"[:250]
+            raise checkpoint.CheckpointError(path, reason) from error
+
+    @classmethod
+    def _loaded(cls, header: dict[str, Any], arrays: dict[str, np.ndarray], device: str | None,
+                X: Any, steps: int | None, eager: bool) -> GAN:
+        config, described = header["config"], header["data"]
+        gan = cls(**config, device=device, eager=eager)
+        if steps is not None:
+            gan.steps = steps
+        mean, scale = arrays.pop("data/mean"), arrays.pop("data/scale")
+        known = _described(described, mean, scale)
+        needed = networks.weights(gan._config().resolved(known), known)
+        if needed > sum(a.size for a in arrays.values()):
+            raise MemoryError("networks of more weights than the file has")
+        images = {name: described[name] for name in IMAGE_OPTIONS}
+        run = gan.prepare(known) if X is None else gan.prepare(X, **images)
+        gan.source_, gan.images_ = gan.source_ or described["source"], images
+        if not (np.array_equal(gan.data_.mean, mean) and np.array_equal(gan.data_.scale, scale)):
+            kind = ValueError if X is None else data.DataError
+            raise kind(f"{X}: not the data that this GAN was trained on (another mean or scale)")
+        run.load_state_dict(arrays, header["values"])
         return gan
 
 
-def _described(about: Any, arrays: Any) -> data.DataSet:
-    """The data set of a checkpoint, without its points. ValueError for one that cannot be."""
-    name, dim, shape, mean, scale = about["name"], about["dim"], about["shape"], arrays["data/mean"], arrays["data/scale"]
-    if not (isinstance(name, str) and mean.shape == scale.shape == (dim,) and mean.dtype == scale.dtype == np.float64
+def _data_set(X: Any, images: dict[str, Any]) -> data.DataSet:
+    if isinstance(X, data.DataSet):
+        return X
+    if isinstance(X, str):
+        return data.load(X, **images)
+    try:
+        dimensions = np.ndim(X)
+    except ValueError:  # rows of unequal length, for which ``points`` has an error
+        dimensions = 2
+    return data.image_array(X) if dimensions > 2 else data.points(X)
+
+
+def _described(about: dict[str, Any], mean: np.ndarray, scale: np.ndarray) -> data.DataSet:
+    """The data set of a checkpoint, without its points. ValueError for an impossible one."""
+    name, dim, shape, source = about["name"], about["dim"], about["shape"], about["source"]
+    if not (isinstance(name, str) and mean.shape == scale.shape == (dim,)
+            and mean.dtype == scale.dtype == np.float64
             and np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
         raise ValueError("the mean and the scale of its data are not those of a data set")
-    if shape is not None and (len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape) or shape[0] not in (1, 3)
-                              or math.prod(shape) != dim):
+    if shape is not None and not _is_image(shape, dim):
         raise ValueError(f"images of {shape!r:.40} pixels")
-    words, numbers = [about[k] for k in ("source", "data_dir")], [about[k] for k in ("size", "channels")]
-    if not all(x is None or type(x) is kind for xs, kind in ((words, str), (numbers, int)) for x in xs):
-        raise ValueError("the source of its data is no name")
-    if name in data.TOYS and shape is None and about["source"] == name:  # points of the user's may be called ring, too
+    for value, kind in ((source, str), (about["data_dir"], str), (about["size"], int),
+                        (about["channels"], int)):
+        if value is not None and type(value) is not kind:
+            raise ValueError(f"the source of its data is described by {value!r:.40}")
+    if source == name in data.TOYS and shape is None:  # a user's file may be called ring, too
         return data.TOYS[name]()
-    return data.DataSet(name=name, dim=dim, draw=_no_data, mean=mean, scale=scale, shape=shape and tuple(shape))
+    return data.DataSet(name=name, dim=dim, draw=_no_data, mean=mean, scale=scale,
+                        shape=shape and tuple(shape))
 
 
-def _dimensions(X: Any) -> int:
-    try:
-        return np.ndim(X)
-    except ValueError:  # rows of unequal length, which ``points`` names
-        return 2
+def _is_image(shape: Any, dim: int) -> bool:
+    whole = len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)
+    return whole and shape[0] in (1, 3) and math.prod(shape) == dim
 
 
 def _no_data(rng: np.random.Generator, n: int) -> np.ndarray:
-    raise data.DataError("this GAN was loaded without its training data; give load(path, X=...) to go on training")
+    raise data.DataError("this GAN was loaded without its training data; "
+                         "give load(path, X=...) to go on training")

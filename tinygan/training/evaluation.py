@@ -1,23 +1,29 @@
-"""The last word on a trained generator: all scores on the test part, each beside the same score of real data and of a broken
-model, with an interval. Training and the choice of a checkpoint never see that part; look at it once.
+"""The last word on a trained generator: scores on the test part of its data, to be read once.
+
+Each stands beside the same score of real data and of a broken model, with an interval. Training and
+the choice of a checkpoint never see the test part.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import metrics
-from .game import Trainer
+from . import samples
+from .game import Game
 
-N, N_NEAR, N_EXACT, K, HALVES, BROKEN = 2500, 1000, 500, 5, 20, 10
+N, N_NEAR, N_EXACT = 2500, 1000, 500  # points for most scores, for nearest neighbours, for exact W
+K = 5  # nearest neighbours
+HALVES = 20  # of the bootstrap
+BROKEN = 10  # points that the broken model makes
 
 
 class Row(NamedTuple):
-    """A score of generated points with its 95 % interval, of real points, and of a model that makes ten points only."""
+    """A score of n generated points with its 95 % interval, of real points, of a broken model."""
 
     name: str
     n: int
@@ -28,56 +34,75 @@ class Row(NamedTuple):
     broken: float
 
 
-def rows(trainer: Trainer, seed: int = 0) -> list[Row]:
-    """Scores of the averaged generator against the test part of the data (networks' units), as many points of each.
+def rows(game: Game, seed: int = 0) -> list[Row]:
+    """Scores of the averaged generator against the test part, as many points of each.
 
-    2,500 at most, 1,000 for scores of nearest neighbours, 500 for the exact Wasserstein distance. Real points are training
-    points in the place of generated ones (for copies: validation points), what a perfect generator would get; the broken
-    model repeats ten training points. Intervals: ``metrics.bootstrap``, 20 halves.
+    Real points are training points in the place of generated ones (for copies: validation points),
+    as a perfect generator would make; the broken model repeats ten training points. Intervals:
+    ``metrics.bootstrap`` from 20 halves; of a share, ``metrics.share_interval``.
     """
-    data, rng = trainer.data, np.random.default_rng(seed)
+    data, rng = game.data, np.random.default_rng(seed)
     test = data.part("test", N, rng)
     n = len(test)
-    fake, train = trainer.sample(n, seed), data.part("train", N if data.split is None else 10 * N, rng)
+    fake = samples.sample(game, n, seed)
+    train = data.part("train", N if data.split is None else 10 * N, rng)
     real, broken = train[:n], np.resize(train[:BROKEN], test.shape)
     found: list[Row] = []
 
-    def add(names: list[str], score: Callable[..., Any], size: int, *sets: Any) -> None:
-        """Rows of a score; ``sets`` are the arguments before the generated points, which a real and a broken set replace."""
-        def of(points: np.ndarray) -> list[float]:
-            return np.atleast_1d(score(*(x[:size] for x in sets), points[:size])).tolist()
+    def add(names: list[str], score: Callable[..., Any], size: int, *against: Any) -> None:
+        """Rows of a score, of the first ``size`` points of each set."""
+        sets = [x[:size] for x in against]
 
-        interval = metrics.bootstrap(score, [*(x[:size] for x in sets), fake[:size]], rng, repeats=HALVES)
-        for name, *numbers in zip(names, *(np.atleast_1d(x).tolist() for x in interval), of(real), of(broken)):
+        def values(points: np.ndarray) -> list[float]:
+            return np.atleast_1d(score(*sets, points[:size])).tolist()
+
+        intervals = metrics.bootstrap(score, [*sets, fake[:size]], rng, repeats=HALVES)
+        columns = [np.atleast_1d(x).tolist() for x in intervals] + [values(real), values(broken)]
+        for name, *numbers in zip(names, *columns):
             found.append(Row(name, size, *numbers))
 
     if data.centers is not None and data.sigma is not None:
-        centers, sigma = data.centers, data.sigma
-        add(["modes captured, 3 sigma", "high quality, 3 sigma", "reverse KL [nats]"],
-            lambda x: metrics.mode_coverage(x, centers, sigma), n)
+        modes = partial(metrics.mode_coverage, centers=data.centers, sigma=data.sigma)
+        add(["modes captured, 3 sigma", "high quality, 3 sigma", "reverse KL [nats]"], modes, n)
     near = min(n, N_NEAR)
-    if near > 2 * K + 2:  # halves, too, have k neighbours
-        add(["precision", "recall", "density", "coverage"], lambda a, b: metrics.prdc(a, b, K), near, test)
+    if near > 2 * K + 2:  # halves need k neighbours, too
+        add(["precision", "recall", "density", "coverage"], partial(metrics.prdc, k=K), near, test)
     add(["Frechet distance"], metrics.frechet_distance, n, test)
-    add(["sliced Wasserstein"], lambda a, b: metrics.sliced_wasserstein(a, b, np.random.default_rng(seed), 64), n, test)
-    small = min(n, N_EXACT)
-    add(["Wasserstein, exact"], metrics.wasserstein, small, test)
+
+    def sliced(x: np.ndarray, y: np.ndarray) -> Any:
+        return metrics.sliced_wasserstein(x, y, np.random.default_rng(seed), 64)
+
+    add(["sliced Wasserstein"], sliced, n, test)
+    add(["Wasserstein, exact"], metrics.wasserstein, min(n, N_EXACT), test)
     if data.split is not None:
         held = data.part("validation", near, rng)
-        copies = [metrics.memorization(x[:near], train, test) for x in (fake, held, broken)]
-        half = 1.96 * math.sqrt(copies[0].share * (1 - copies[0].share) / near)
-        found.append(Row(f"nearer to training ({copies[0].expected:.0%} expected)", near, copies[0].share,
-                         copies[0].share - half, copies[0].share + half, copies[1].share, copies[2].share))
+        found.append(copies(train, test, near, fake, held, broken))
     return found
 
 
-def report(trainer: Trainer, seed: int = 0) -> str:
+def copies(train: np.ndarray, test: np.ndarray, n: int, *sets: np.ndarray) -> Row:
+    """The share of points nearer to the training data than to the test part, of three sets."""
+    fake, held, broken = (metrics.memorization(points[:n], train, test) for points in sets)
+    low, high = metrics.share_interval(fake.share, n)
+    name = f"nearer to training ({fake.expected:.0%} expected)"
+    return Row(name, n, fake.share, low, high, held.share, broken.share)
+
+
+def report(game: Game, seed: int = 0) -> str:
     """``rows`` as a table, under a line that says what was compared."""
-    table, data = rows(trainer, seed), trainer.data
-    features = "pixels, -1 to 1" if data.shape else "the points" if data.split is None else "the points, standardized"
+    table, data = rows(game, seed), game.data
+    features = "the points, standardized"
+    if data.shape:
+        features = "pixels, -1 to 1"
+    elif data.split is None:
+        features = "the points"
     seen = ", too few to hold any back: these were trained on" if data.all_seen else ""
-    lines = [f"{table[0].n:,} generated points against {table[0].n:,} of the test part{seen}; features: {features}; k = {K}",
-             f"{'score':34s}{'n':>5s}{'generated':>11s}{'95 % interval':>22s}{'real data':>11s}{'ten points':>12s}"]
-    lines += [f"{r.name:34s}{r.n:5d}{r.generated:11.3g}{f'{r.low:.3g} to {r.high:.3g}':>22s}{r.real:11.3g}{r.broken:12.3g}"
-              for r in table]
+    lines = [f"{table[0].n:,} generated points against {table[0].n:,} of the test part{seen}; "
+             f"features: {features}; k = {K}",
+             f"{'score':34s}{'n':>5s}{'generated':>11s}{'95 % interval':>22s}{'real data':>11s}"
+             f"{'ten points':>12s}"]
+    for row in table:
+        interval = f"{row.low:.3g} to {row.high:.3g}"
+        lines.append(f"{row.name:34s}{row.n:5d}{row.generated:11.3g}{interval:>22s}"
+                     f"{row.real:11.3g}{row.broken:12.3g}")
     return "\n".join(lines)

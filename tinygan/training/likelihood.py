@@ -1,31 +1,52 @@
-"""Training by likelihood instead of, or beside, a game: the VAE, the VAE-GAN and the mixture of Gaussians."""
+"""What maximizes a likelihood instead of, or beside, playing a game: VAE, VAE-GAN, mixture."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import backend, functional, losses, ops
-from . import networks
-from ..data import DataError, DataSet
+from ..backend import Array
+from ..data import DataError
 from ..layers import Module, Sequential
-from .methods import METHODS, Config
 from ..tensor import Tensor, grad
-from .game import Trainer
+from . import networks
+from .game import Columns, Game, Gradients
 
 
-def trainer(config: Config, data: DataSet, device: str = "cpu", eager: bool = False) -> Trainer:
-    """The trainer of a method."""
-    kinds = {kind.__name__: kind for kind in (Trainer, Autoencoder, VAEGAN, Mixture)}
-    return kinds[METHODS[config.resolved(data).method].kind](config, data, device, eager)
+class JointGame(Game):
+    """All networks move together: every gradient is taken before any of them moves."""
+
+    def examples(self) -> tuple[Array, ...]:
+        """The arguments of ``joint_gradients`` in a step."""
+        return (self.real(),)
+
+    def joint_gradients(self, x: Array, *more: Array) -> Gradients:
+        """Of the losses, for the parameters of the ``networks`` in their order."""
+        raise NotImplementedError
+
+    def gradient_functions(self) -> dict[str, Callable[..., Gradients]]:
+        return {"joint": self.joint_gradients}
+
+    def iteration(self) -> Columns:
+        """One step of every network."""
+        gradients, columns = self.accumulated("joint", *self.examples())
+        for name, network in self.networks.items():
+            count = len(network.parameters())
+            self.optimizers[name].step(gradients[:count])
+            gradients = gradients[count:]
+        self.average.update()
+        return columns
 
 
 class Decoder(Module):
-    """A network from latents to the mean of N(mean, sigma^2 I), and ``log_sigma``, one number that is learned with it.
+    """A network from latents to the mean of N(mean, sigma^2 I), with a learned ``log_sigma``.
 
-    It starts at -2: from a sigma as large as the data the encoder's code is given up before it is of use.
+    It starts at -2: with a sigma as large as the data, the code would be given up before it is of
+    use.
     """
 
     def __init__(self, network: Module, device: str) -> None:
@@ -35,111 +56,95 @@ class Decoder(Module):
         return self.network(z)
 
 
-class Together(Trainer):
-    """All networks move together, by ``all_gradients``, every one of which is taken before any of them moves."""
+class Autoencoder(JointGame):
+    """The variational autoencoder: q(z|x) = N(m(x), diag e^v(x)), p(x|z) = N(G(z), s^2 I).
 
-    gradients = ("all_gradients",)
-
-    def examples(self) -> tuple[backend.Array, ...]:
-        """The arguments of ``all_gradients`` in a step."""
-        return (self.real(),)
-
-    def all_gradients(self, x: backend.Array, *more: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
-        """(the gradients of the ``players``, in that order, their columns of the log)."""
-        raise NotImplementedError
-
-    def iteration(self) -> dict[str, Any]:
-        """One step of every network."""
-        gradients, columns = self.averaged(self.all_gradients, *self.examples())
-        for name in self.players:
-            count = len(getattr(self, name).parameters())
-            getattr(self, f"{name}_optimizer").step(gradients[:count])
-            gradients = gradients[count:]
-        self.average.update()
-        return columns
-
-
-class Autoencoder(Together):
-    """The variational autoencoder: q(z|x) = N(m(x), diag e^v(x)) of an encoder, p(x|z) = N(G(z), s^2 I), p(z) = N(0, I).
-
-    Minimized is the negative ELBO, -E_q[log p(x|z)] + KL(q || p) (Kingma & Welling 2014, eq. 10), in nats an example and in
-    the networks' units; s is learned (their appendix C.2 has one for each element). The log's penalty is the KL. Samples
-    are the means G(z), without the noise of p(x|z). The encoder is built as a critic is.
+    It minimizes the negative ELBO, -E_q[log p(x|z)] + KL(q(z|x) || N(0, I)) (Kingma & Welling 2014,
+    eq. 10), in nats per example and in the networks' units; s is one learned number (their appendix
+    C.2 has one for each element). In the log the KL is the penalty. Samples are the means G(z),
+    without the noise of p(x|z). The encoder is built like a critic.
     """
 
-    players: tuple[str, ...] = ("generator", "encoder")
-
-    def build(self, rng: backend.Rng) -> None:
+    def build(self, rng: backend.Rng) -> dict[str, Any]:
         decoder = networks.generator(self.config, self.data, True, rng)
-        self.generator = Decoder(decoder, self.device)
-        self.encoder = networks.critic(self.config, self.data, True, rng, outputs=2 * self.latents)
+        return {"generator": Decoder(decoder, self.device), "encoder": self.build_encoder(rng)}
 
-    def encode(self, x: backend.Array) -> tuple[Any, Any]:
-        """(z drawn from q(z|x), KL(q || p), a mean over the batch)."""
-        code = self.encoder(x)
-        mean, log_var = code[:, :self.latents], code[:, self.latents:]
-        return losses.reparameterize(mean, log_var, rng=self.rng), losses.gaussian_kl(mean, log_var)
+    def build_encoder(self, rng: backend.Rng) -> Module:
+        """A network from x to m(x) and v(x)."""
+        return networks.critic(self.config, self.data, True, rng, outputs=2 * self.latent_dim)
 
-    def all_gradients(self, x: backend.Array, *more: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
-        """(the gradients of the negative ELBO, decoder's first, its columns of the log)."""
+    def encode(self, x: Array) -> tuple[Any, Any]:
+        """(z drawn from q(z|x), KL(q(z|x) || N(0, I)) as a mean over the batch)."""
+        code = self.networks["encoder"](x)
+        mean, log_var = code[:, :self.latent_dim], code[:, self.latent_dim:]
+        z = losses.reparameterize(mean, log_var, rng=self.rng)
+        return z, losses.gaussian_kl(mean, log_var)
+
+    def joint_gradients(self, x: Array, *more: Array) -> Gradients:
+        """Of the negative ELBO."""
         z, kl = self.encode(x)
         loss = losses.gaussian_nll(x, self.generator(z), self.generator.log_sigma) + kl
-        return (grad(loss, self.generator.parameters() + self.encoder.parameters()),
-                {"generator_loss": loss.data, "penalty": kl.data})
+        parameters = self.generator.parameters() + self.networks["encoder"].parameters()
+        return grad(loss, parameters), {"generator_loss": loss.data, "penalty": kl.data}
 
 
 class VAEGAN(Autoencoder):
-    """An autoencoder whose decoder is a generator, and whose error is measured by what a discriminator sees.
+    """An autoencoder that measures its error by a discriminator's features and plays against it.
 
-    The error is -log N(f(x); f(G(z)), I), f the discriminator's features before its last layer. E minimizes it plus KL(q
-    || p); G minimizes ``gamma`` of it plus the non-saturating loss of G(z), z ~ q, and of G(p), p ~ N(0, I); D tells x
-    from both (Larsen et al. 2016, algorithm 1, which has the minimax loss for G). The log's penalty is the KL.
+    The error is -log N(f(x); f(G(z)), I), f the discriminator's features before its last layer. E
+    minimizes the error plus KL(q || p); G minimizes ``gamma`` times the error plus the
+    non-saturating loss of G(z), z ~ q, and of G(p), p ~ N(0, I); D tells x from both (Larsen et al.
+    2016, algorithm 1, where G's loss is the minimax one). In the log the KL is the penalty.
     """
 
-    players = ("generator", "encoder", "critic")
     gamma = 0.1
 
-    def build(self, rng: backend.Rng) -> None:
-        Trainer.build(self, rng)
-        self.encoder = networks.critic(self.config, self.data, True, rng, outputs=2 * self.latents)
+    def build(self, rng: backend.Rng) -> dict[str, Any]:
+        players = Game.build(self, rng)
+        return {"generator": players["generator"], "encoder": self.build_encoder(rng),
+                "critic": players["critic"]}
 
-    def examples(self) -> tuple[backend.Array, ...]:
-        return self.real(), self.latent()
+    def examples(self) -> tuple[Array, ...]:
+        return self.real(), self.latents()
 
-    def all_gradients(self, x: backend.Array, *more: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
-        """(the gradients of the generator, the encoder and the critic, their columns of the log)."""
+    def joint_gradients(self, x: Array, *more: Array) -> Gradients:
+        """Of the generator's, the encoder's and the critic's loss."""
         (p,) = more
         *body, last = self.critic.layers
-        features, n = Sequential(*body), len(x)
+        features = Sequential(*body)
         z, kl = self.encode(x)
-        made = self.generator(ops.concatenate([z, p]))
-        seen, seen_made = features(x), features(made)
-        error = losses.gaussian_nll(seen, seen_made[:n], 0.0)
-        fake = last(seen_made)
-        critic_loss = losses.nonsaturating_discriminator(last(seen), fake)
-        generator_loss = losses.nonsaturating_generator(fake) + self.gamma * error
-        found = [grad(loss, network.parameters()) for loss, network in (
-            (generator_loss, self.generator), (error + kl, self.encoder), (critic_loss, self.critic))]
-        return sum(found, []), {"critic_loss": critic_loss.data, "generator_loss": generator_loss.data, "penalty": kl.data}
+        real, fake = features(x), features(self.generator(ops.concatenate([z, p])))
+        error = losses.gaussian_nll(real, fake[:len(x)], 0.0)
+        real_scores, fake_scores = last(real), last(fake)
+        critic_loss = losses.nonsaturating_discriminator(real_scores, fake_scores)
+        generator_loss = losses.nonsaturating_generator(fake_scores) + self.gamma * error
+        gradients = (grad(generator_loss, self.generator.parameters())
+                     + grad(error + kl, self.networks["encoder"].parameters())
+                     + grad(critic_loss, self.critic.parameters()))
+        return gradients, {"critic_loss": critic_loss.data, "generator_loss": generator_loss.data,
+                           "penalty": kl.data}
 
 
 class GaussianMixture(Module):
-    """k Gaussians N(m_k, diag s_k^2) with shares softmax(logits), as a map from d + 2 normal latents to points.
+    """k Gaussians N(m_k, diag s_k^2) weighted softmax(logits), as a map from normal latents to
+    points.
 
-    The angle of the first two latents is uniform and chooses a component; the others are its noise. ``floor`` is the
-    smallest s_k: without it the likelihood is infinite where a component shrinks onto one training point.
+    Of d + 2 latents the first two choose the component, by their angle, which is uniform; the
+    others are its noise. ``floor`` bounds s_k from below: the likelihood is infinite where a
+    component shrinks onto one training point.
     """
 
     floor = 1e-3
 
-    def __init__(self, means: backend.Array, spread: float) -> None:
+    def __init__(self, means: Array, spread: float) -> None:
         self.logits = Tensor(means[:, 0] * 0)
         self.means = Tensor(means)
         self.log_sigmas = Tensor(means * 0 + math.log(spread))
 
     def nll(self, x: Any) -> Any:
         """The mean negative log likelihood of x (n, d), in nats."""
-        return losses.gaussian_mixture_nll(x, self.logits, self.means, ops.maximum(self.log_sigmas, math.log(self.floor)))
+        log_sigmas = ops.maximum(self.log_sigmas, math.log(self.floor))
+        return losses.gaussian_mixture_nll(x, self.logits, self.means, log_sigmas)
 
     def forward(self, z: Any) -> Any:
         angle = np.arctan2(z[:, 1], z[:, 0]) / (2 * np.pi) + 0.5
@@ -149,26 +154,25 @@ class GaussianMixture(Module):
         return Tensor(self.means.data[k] + sigmas[k] * z[:, 2:])
 
 
-class Mixture(Together):
-    """A mixture of ``width`` Gaussians fitted by maximum likelihood, by gradients and not by EM: the contrast to a GAN.
+class Mixture(JointGame):
+    """``width`` Gaussians fitted by maximum likelihood, by gradients and not by EM: no game at all.
 
-    No game, no critic: one loss that falls. It starts at training points, with the standard deviation of the data over
-    width^(1 / d). (Bishop 2006, section 9.2.1, for the likelihood and its singularities.)
+    One loss that falls, as a contrast to a GAN. The Gaussians start at training points, with the
+    standard deviation of the data divided by width^(1 / d). (Bishop 2006, section 9.2.1, on the
+    likelihood and its singularities.)
     """
 
-    players = ("generator",)
-
-    def build(self, rng: backend.Rng) -> None:
+    def build(self, rng: backend.Rng) -> dict[str, Any]:
+        width, dim = self.config.width, self.data.dim
+        self.latent_dim = dim + 2
         try:
-            x = self.data.draw(backend.host_rng(rng), max(self.config.width, 1000))
-        except DataError:  # loaded without its data, and so with the parameters that it had
-            x = np.zeros((self.config.width, self.data.dim), np.float32)
-        self.latents = self.data.dim + 2
-        means = backend.to_device(x[:self.config.width], self.device)
-        spread = float(x.std()) or 1.0
-        self.generator = GaussianMixture(means, spread / self.config.width ** (1 / self.data.dim))
+            x = self.data.draw(backend.host_rng(rng), max(width, 1000))
+        except DataError:  # loaded without its data; its parameters are loaded next
+            x = np.zeros((width, dim), np.float32)
+        means = backend.to_device(x[:width], self.device)
+        return {"generator": GaussianMixture(means, (float(x.std()) or 1.0) / width ** (1 / dim))}
 
-    def all_gradients(self, x: backend.Array, *more: backend.Array) -> tuple[list[backend.Array], dict[str, Any]]:
-        """(the gradients of the negative log likelihood, its column of the log)."""
+    def joint_gradients(self, x: Array, *more: Array) -> Gradients:
+        """Of the negative log likelihood."""
         loss = self.generator.nll(x)
         return grad(loss, self.generator.parameters()), {"generator_loss": loss.data}

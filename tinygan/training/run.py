@@ -1,0 +1,200 @@
+"""A run: a game played to its end, with a log, the best score, divergence and resuming.
+
+All that outlives an iteration is in ``Run.state_dict``: a run that is stopped, saved, loaded and
+continued is the uninterrupted run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from ..program import Program
+from . import samples
+from .game import Columns, Game
+
+COLUMNS = ("step", "seconds", "critic_loss", "generator_loss", "w_estimate", "penalty",
+           "gradient_norm", "modes", "high_quality", "reverse_kl", "sliced_wasserstein")
+ROWS, EVALUATIONS = 500, 50  # of a log, at most
+KEEP_EVERY = 5.0  # seconds between the copies of the state to which a diverged run returns
+SNAPSHOTS, PICTURES = 8, 10  # moments of a run at which images are kept, and how many each time
+
+
+class Diverged(ArithmeticError):
+    """A loss or a number of the state is no longer finite after iteration ``step``."""
+
+    def __init__(self, step: int, quantity: str) -> None:
+        super().__init__(f"training diverged at step {step}: the {quantity} is not finite")
+        self.step = step
+
+
+def checked_iteration(game: Game) -> Columns:
+    """An iteration, and the sum of the squares of its state, which is finite only if all of it is.
+    """
+    columns = game.iteration()
+    weights = [tensor.data.reshape(-1) for network in game.networks.values()
+               for _, tensor, _ in network.named_tensors()]
+    vectors = [v for optimizer in game.optimizers.values() for v in optimizer.state.values()]
+    return columns | {"state": sum(np.dot(v, v) for v in [np.concatenate(weights), *vectors])}
+
+
+class Run:
+    """Plays a game for its ``config.steps`` iterations; ``train`` yields the rows of the log.
+
+    On the CPU an iteration is replayed as a ``Program``, to the same bits and faster, unless
+    ``eager``. With accumulated batches only the gradients of a part are: the calls of all parts
+    together would need the memory of them all.
+    """
+
+    def __init__(self, game: Game, eager: bool = False) -> None:
+        self.game, self.config = game, game.config
+        self.eager = eager or game.device != "cpu"  # replay has not been tried on a GPU
+        self.play: Callable[[], Columns] = partial(checked_iteration, game)
+        if not self.eager and self.config.accumulate == 1:
+            self.play = Program(self.play, game.state())
+        elif not self.eager:
+            game.gradients = {name: Program(function, game.state())
+                              for name, function in game.gradients.items()}
+        self.step, self.seconds, self.stop = 0, 0.0, False
+        self.history: list[tuple[float, ...]] = []  # rows of ``COLUMNS``
+        self.snapshots: list[tuple[int, np.ndarray]] = []  # (step, images of the same latents)
+
+    def iterate(self) -> dict[str, float]:
+        """Play one iteration. Raises Diverged if a loss or the state is not finite after it."""
+        columns = {name: float(value) for name, value in self.play().items()}
+        self.step += 1
+        state = columns.pop("state")
+        for name, value in columns.items():
+            if not math.isfinite(value):
+                raise Diverged(self.step, name.replace("_", " "))
+        if not math.isfinite(state):  # or only its squares are too large
+            self.check_finite()
+        return columns
+
+    def check_finite(self) -> None:
+        """Raise Diverged if a number of the state is not finite."""
+        for part, holder in reversed(self.game.parts().items()):  # optimizers before their networks
+            for name, value in holder.state_dict().items():
+                if not np.isfinite(value).all():
+                    raise Diverged(self.step, f"{part.replace('_', ' ')}'s {name}")
+
+    def train(self) -> Iterator[dict[str, float]]:
+        """Play up to ``config.steps``, or until ``stop`` is set, and yield each new row of the log.
+
+        Raises Diverged, with the run back in the state before the iteration that diverged.
+        """
+        steps = self.config.steps
+        log_every, evaluate_every = max(1, steps // ROWS), max(1, steps // EVALUATIONS)
+        started = time.perf_counter() - self.seconds
+        kept, kept_at = self.state_dict(), time.perf_counter()
+        while self.step < steps and not self.stop:
+            try:
+                columns = self.iterate()
+            except Diverged as error:
+                self.go_back(kept, error.step - 1)
+                raise
+            self.seconds = time.perf_counter() - started
+            if time.perf_counter() - kept_at > KEEP_EVERY:
+                kept, kept_at = self.state_dict(), time.perf_counter()
+            evaluating = self.step % evaluate_every == 0 or self.step == steps
+            if not evaluating and self.step % log_every:
+                continue
+            row = dict.fromkeys(COLUMNS, math.nan) | columns
+            row |= {"step": self.step, "seconds": self.seconds}
+            if evaluating:
+                row |= samples.evaluate(self.game, self.step)
+                self.take_snapshot()
+            self.history.append(tuple(row[name] for name in COLUMNS))
+            yield row
+
+    def go_back(self, kept: tuple[Mapping[str, Any], Mapping[str, Any]], step: int) -> None:
+        """Return to a kept state and play on from there, unlogged, to a step: the same bits again.
+        """
+        log = self.history, self.snapshots, self.seconds
+        self.load_state_dict(*kept)
+        while self.step < step:
+            self.iterate()
+        self.history, self.snapshots, self.seconds = log
+
+    def take_snapshot(self) -> None:
+        """Keep images of the same latents, once in each of ``SNAPSHOTS`` parts of the run."""
+        part = self.step * SNAPSHOTS // self.config.steps
+        last = self.snapshots[-1][0] * SNAPSHOTS // self.config.steps if self.snapshots else -1
+        if self.game.data.shape and part > last:
+            images = self.game.data.to_images(samples.sample(self.game, PICTURES))
+            self.snapshots.append((self.step, images.reshape(PICTURES, -1)))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The log as columns."""
+        return dict(zip(COLUMNS, np.array(self.history, float).reshape(-1, len(COLUMNS)).T))
+
+    def best(self) -> float:
+        """The lowest sliced Wasserstein distance so far, by which ``best.npz`` is chosen."""
+        return float(np.nanmin(self.columns()["sliced_wasserstein"], initial=math.inf))
+
+    # ------------------------------------------------------------------------------- state
+
+    def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, plain values): all that outlives an iteration."""
+        arrays = {f"{part}/{name}": value for part, holder in self.game.parts().items()
+                  for name, value in holder.state_dict().items()}
+        arrays["history"] = np.array(self.history, float).reshape(-1, len(COLUMNS))
+        arrays["moments/steps"] = np.array([step for step, _ in self.snapshots], np.int64)
+        images = np.array([images for _, images in self.snapshots], np.uint8)
+        arrays["moments/images"] = images.reshape(-1, PICTURES, self.game.data.dim)
+        return arrays, {"step": self.step, "seconds": self.seconds,
+                        "average_updates": self.game.average.updates,
+                        "rng": backend.host_rng(self.game.rng).bit_generator.state}
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Go back to a state: all or nothing. ValueError, naming what is wrong, for any other."""
+        arrays = self._upgraded(arrays)
+        self._check(arrays, values)
+        for part, holder in self.game.parts().items():
+            holder.load_state_dict(_below(part, arrays))
+        self.history = [tuple(row) for row in arrays["history"].tolist()]
+        self.snapshots = list(zip(arrays["moments/steps"].tolist(), arrays["moments/images"]))
+        self.step, self.seconds = int(values["step"]), float(values["seconds"])
+        self.game.average.updates = int(values["average_updates"])
+        backend.host_rng(self.game.rng).bit_generator.state = values["rng"]
+
+    def _upgraded(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays with optimizers' states of earlier versions in their present form."""
+        upgraded = dict(arrays)
+        for name, optimizer in self.game.optimizers.items():
+            part = f"{name}_optimizer"
+            old = _below(part, arrays)
+            upgraded = {key: a for key, a in upgraded.items() if not key.startswith(f"{part}/")}
+            upgraded |= {f"{part}/{slot}": a for slot, a in optimizer.upgraded(old).items()}
+        return upgraded
+
+    def _check(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """ValueError unless arrays and values are the state of such a run."""
+        own, known = self.state_dict()
+        for name in sorted(own.keys() ^ arrays.keys()):
+            raise ValueError(f"{'missing' if name in own else 'unexpected'} {name}")
+        for name, a in own.items():
+            found = arrays[name]
+            rows = name == "history" or name.startswith("moments/")  # any number of them
+            if (found.dtype, found.ndim, found.shape[rows:]) != (a.dtype, a.ndim, a.shape[rows:]):
+                raise ValueError(f"{name} has shape {found.shape} and dtype {found.dtype}, "
+                                 f"expected {a.shape} and {a.dtype}")
+        steps = arrays["moments/steps"]
+        if len(steps) != len(arrays["moments/images"]) or (steps < 0).any():
+            raise ValueError("moments/steps are not the steps of moments/images")
+        for name in known.keys() - {"rng"}:
+            value = values[name]
+            if type(value) not in (int, type(known[name])) or not 0 <= value < 2**62:
+                raise ValueError(f"{name} is {value!r:.40}")
+
+
+def _below(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of one part, by their names in it."""
+    return {name.removeprefix(f"{part}/"): a for name, a in arrays.items()
+            if name.startswith(f"{part}/")}

@@ -1,0 +1,100 @@
+"""Samples of a game's averaged generator, and scores of them. Nothing here changes a run."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from .. import backend, losses, metrics
+from ..data import DataSet
+from ..layers import Module
+from .game import Game
+
+SCORED = 2500  # samples
+
+
+def generate(game: Game, z: np.ndarray) -> np.ndarray:
+    """Latents (n, latent) -> points in the networks' units: (n, d), both on the host."""
+    size = 4096 if game.config.net == "mlp" else 128  # at a time
+    points = [np.zeros((0, game.data.dim), np.float32)]
+    for start in range(0, len(z), size):
+        part = backend.to_device(z[start:start + size], game.device)
+        points.append(backend.to_numpy(game.average.network(part).data))
+    return np.concatenate(points)
+
+
+def sample(game: Game, n: int, seed: int = 0) -> np.ndarray:
+    """n samples in the networks' units: (n, d) on the host."""
+    z = np.random.default_rng(seed).standard_normal((n, game.latent_dim), np.float32)
+    return generate(game, z)
+
+
+def walk(game: Game, stops: int = 5, between: int = 12, n: int = 1, seed: int = 0) -> np.ndarray:
+    """n closed paths through latent space, past random latents: (stops * between, n, d).
+
+    From stop to stop along the arc, slerp(a, b, t) = (sin((1 - t) w) a + sin(t w) b) / sin(w), w
+    the angle between a and b (Shoemake 1985): in many dimensions a normal latent's length is nearly
+    fixed, and the straight line between two of them passes through lengths that the generator never
+    saw (White 2016).
+    """
+    a = np.random.default_rng(seed).standard_normal((stops, 1, n, game.latent_dim))
+    b = np.roll(a, -1, axis=0)
+    t = np.linspace(0, 1, between, endpoint=False)[:, None, None]
+    lengths = np.linalg.norm(a, axis=-1, keepdims=True) * np.linalg.norm(b, axis=-1, keepdims=True)
+    w = np.arccos(np.clip((a * b).sum(axis=-1, keepdims=True) / lengths, -1, 1))
+    w = np.clip(w, 1e-6, np.pi - 1e-6)  # parallel latents: the limit
+    path = (np.sin((1 - t) * w) * a + np.sin(t * w) * b) / np.sin(w)
+    z = path.reshape(-1, game.latent_dim).astype(np.float32)
+    return generate(game, z).reshape(stops * between, n, -1)
+
+
+def frozen_critic(game: Game) -> Module:
+    """A copy of the critic in evaluation mode: no pass moves its statistics or spectral vectors."""
+    return copy.deepcopy(game.critic).eval()
+
+
+def gradient_norms(game: Game, n: int = 512, seed: int = 0) -> np.ndarray:
+    """Lengths of the critic's gradient at n interpolates between data and samples."""
+    rng = backend.rng(seed, game.device)
+    real = backend.to_device(game.data.draw(backend.host_rng(rng), n), game.device)
+    fake = backend.to_device(sample(game, n, seed), game.device)
+    between = losses.interpolate(real, fake, rng=rng)
+    return backend.to_numpy(losses.gradient_norms(frozen_critic(game), between))
+
+
+def evaluate(game: Game, step: int) -> dict[str, float]:
+    """Scores of samples against the validation part of the data, with the critic's mean slope.
+
+    The latents are the same at every step: scores of two steps differ by what was learned between.
+    """
+    scores = score(game.data, sample(game, SCORED), np.random.default_rng(0))
+    if game.critic:
+        scores["gradient_norm"] = float(gradient_norms(game, seed=step).mean())
+    return scores
+
+
+def score(data: DataSet, samples: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
+    """The sliced Wasserstein distance of samples (networks' units), and the modes where known.
+
+    The distance is to as many points of the validation part of the data, at most ``SCORED``.
+    """
+    real = data.part("validation", min(len(samples), SCORED), rng)
+    distance = metrics.sliced_wasserstein(real, samples[:len(real)], rng, projections=64)
+    scores = {"sliced_wasserstein": float(distance)}
+    if data.centers is not None and data.sigma is not None:
+        found = metrics.mode_coverage(samples, data.centers, data.sigma)
+        scores |= {"modes": found.captured, "high_quality": found.high_quality,
+                   "reverse_kl": found.reverse_kl}
+    return scores
+
+
+def yardstick(data: DataSet, n: int = SCORED, draws: int = 5) -> dict[str, tuple[float, float]]:
+    """(lowest, highest) score of training data in the place of samples: a perfect generator's."""
+    def scores(seed: int) -> dict[str, float]:
+        rng = np.random.default_rng(seed)
+        return score(data, data.part("train", n, rng), rng)
+
+    rows = [scores(seed) for seed in range(draws)]
+    return {name: (min(row[name] for row in rows), max(row[name] for row in rows))
+            for name in rows[0]}
