@@ -9,33 +9,34 @@ import pytest
 
 from tinygan import GAN, data
 from tinygan.app import commands
-from tinygan.training import likelihood, networks, game as training
 from tinygan.layers import BatchNorm
 from tinygan.optim import SGD, ExponentialMovingAverage, WeightClip
 from tinygan.program import Program
 from tinygan.tensor import Tensor
+from tinygan.training import COLUMNS, METHODS, Config, Game, Run, networks, new_game, samples
+from tinygan.training import run as runs
 from strict import StrictArray
-from tinygan.training.methods import METHODS, Config
-from tinygan.training.game import COLUMNS
 
 SMALL = dict(net="conv", steps=4, batch=4, width=2, latent=3, n_critic=2)
 every_method = pytest.mark.parametrize("method", METHODS)
-CONV = [name for name, method in METHODS.items() if method.own.get("net") != "mlp"]
+CONV = [name for name, method in METHODS.items() if "net" not in method.without]
 every_conv = pytest.mark.parametrize("method", CONV)
-every_game = pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.kind == "Trainer"])
+GAMES = [name for name, method in METHODS.items() if method.game is Game]
+every_game = pytest.mark.parametrize("method", GAMES)
 
 
 def images(c=1, h=8, w=8, n=20):
     return data.image_array(np.random.default_rng(0).integers(0, 256, (n, c, h, w), np.uint8))
 
 
-def trainer_of(method, source=None, device="cpu", eager=False, **options):
-    return likelihood.trainer(Config(method=method, **(SMALL | options)), source or images(), device, eager)
+def run_of(method, source=None, device="cpu", eager=False, **options):
+    config = Config(method=method, **(SMALL | options))
+    return Run(new_game(config, source or images(), device), eager)
 
 
-def run_bits(trainer):
+def run_bits(run):
     """All that a run has made, but for the time it took."""
-    arrays, values = trainer.state_dict()
+    arrays, values = run.state_dict()
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
     return ({name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()},
             {name: value for name, value in values.items() if name != "seconds"})
@@ -71,62 +72,62 @@ def test_every_size_goes_out_and_in(c, other):
 @pytest.mark.parametrize("shape, smallest", [((1, 8, 8), (4, 4)), ((1, 15, 15), (7, 7)), ((3, 28, 28), (7, 7)),
                                              ((1, 64, 64), (4, 4)), ((1, 8, 64), (4, 32)), ((3, 63, 33), (7, 4))])
 def test_images_are_halved_until_a_side_is_below_8(shape, smallest):
-    halved = networks.sides(*shape[1:])
+    halved, _ = networks.pyramid(shape, 2)
     assert halved[0] == shape[1:] and halved[-1] == smallest
     assert all((a // 2, b // 2) == small for (a, b), small in zip(halved, halved[1:]))
 
 
 def test_parameters_of_the_dcgan_for_28_x_28():
     """Counted by hand: 7 x 7 x 128 to 14 x 14 x 64 to 28 x 28 x 1, kernels 4 x 4, and back."""
-    trainer = trainer_of("gan", images(1, 28, 28), width=64, latent=100)
+    run = run_of("gan", images(1, 28, 28), width=64, latent=100)
     generator = [100 * 6272, 6272, 128, 128, 16 * 128 * 64, 64, 64, 64, 16 * 64 * 1, 1]  # BatchNorm: gamma and beta
     critic = [16 * 1 * 64, 64, 16 * 64 * 128, 128, 128, 128, 6272, 1]
-    assert [p.size for p in trainer.generator.parameters()] == generator and sum(generator) == 766_017
-    assert [p.size for p in trainer.critic.parameters()] == critic and sum(critic) == 138_817
-    penalized = trainer_of("wgan-gp", images(1, 28, 28), width=64, latent=100).critic
+    assert [p.size for p in run.game.generator.parameters()] == generator and sum(generator) == 766_017
+    assert [p.size for p in run.game.critic.parameters()] == critic and sum(critic) == 138_817
+    penalized = run_of("wgan-gp", images(1, 28, 28), width=64, latent=100).game.critic
     assert [p.size for p in penalized.parameters()] == critic[:4] + critic[6:]
 
 
 @every_game
 def test_batch_norm_is_where_radford_put_it_and_in_no_penalized_critic(method):
     """In all of the generator's layers but the last, in all of the critic's but the first and the last."""
-    trainer = trainer_of(method, images(1, 33, 33))
-    sizes = networks.sides(33, 33)  # 33, 16, 8, 4: three convolutions each
-    assert len(norms(trainer.generator)) == (0 if method == "path-length" else len(sizes) - 1)
+    run = run_of(method, images(1, 33, 33))
+    sizes, _ = networks.pyramid((1, 33, 33), 2)  # 33, 16, 8, 4: three convolutions each
+    assert len(norms(run.game.generator)) == (0 if method == "path-length" else len(sizes) - 1)
     free = method in ("wgan-gp", "r1", "r3gan", "path-length", "sngan")
-    assert len(norms(trainer.critic)) == (0 if free else len(sizes) - 2)
-    assert trainer.critic.couples_examples == (not free)
+    assert len(norms(run.game.critic)) == (0 if free else len(sizes) - 2)
+    assert run.game.critic.couples_examples == (not free)
 
 
 @pytest.mark.parametrize("method, expected", [("gan", 0.02), ("wgan-gp", None)])
 def test_weights_start_as_their_papers_say(method, expected):
-    trainer = trainer_of(method, images(1, 28, 28), width=64, latent=100)
+    run = run_of(method, images(1, 28, 28), width=64, latent=100)
 
     def spread(network, least):  # of weights that are many enough to tell
         return [(p.data.std(), p.shape) for p in network.parameters() if p.ndim > 1 and p.size > least]
 
-    assert [s for s, _ in spread(trainer.generator, 1e4)] == pytest.approx([0.02, 0.02], rel=0.02)
-    for found, shape in spread(trainer.critic, 1e4):
+    assert [s for s, _ in spread(run.game.generator, 1e4)] == pytest.approx([0.02, 0.02], rel=0.02)
+    for found, shape in spread(run.game.critic, 1e4):
         assert found == pytest.approx(expected or (2 / math.prod(shape[:-1])) ** 0.5, rel=0.02)
 
 
 @pytest.mark.parametrize("shape, expected", [((1, 8, 8), 64), ((1, 28, 28), 100), ((3, 64, 64), 100)])
 def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
-    trainer = trainer_of("wgan-gp", images(*shape), net="mlp", width=None, latent=None)
-    config = trainer.config
+    run = run_of("wgan-gp", images(*shape), net="mlp", width=None, latent=None)
+    config = run.game.config
     assert (config.width, config.depth, config.latent) == (512, 3, expected)
-    x = trainer.generator(trainer.latent() * 50).data  # far out: a missing tanh would show
+    x = run.game.generator(run.game.latents() * 50).data  # far out: a missing tanh would show
     assert x.shape == (4, math.prod(shape)) and 0.5 < np.abs(x).max() <= 1
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_images_have_settings_of_their_own(method):
-    points = METHODS[method]
-    trainer = trainer_of(method, net="mlp", width=8)
-    used = {"lr": trainer.config.lr, "penalty": trainer.config.penalty, "clip": trainer.clip and trainer.clip.limit}
+    points, pictures = METHODS[method], images()
+    run = run_of(method, net="mlp", width=8)
+    used = {"lr": run.game.config.lr, "penalty": run.game.config.penalty, "clip": run.game.clip and run.game.clip.limit}
     assert used == {"lr": points.lr, "penalty": points.penalty, "clip": points.clip} | dict(points.images)
-    assert trainer_of(method, net="mlp", width=8, lr=0.5).config.lr == 0.5
-    assert points.of(images=False) == points
+    assert run_of(method, net="mlp", width=8, lr=0.5).config.lr == 0.5
+    assert points.of(data.ring()) == points != points.of(pictures) or not points.images
 
 
 # ------------------------------------------------------------------------- replay, resume, the other backend
@@ -141,19 +142,19 @@ PLAIN_CASES = [("gan", 1), ("gan", 2), ("sngan", 1), ("wgan", 1), ("wgan-gp", 1)
 def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate, monkeypatch):
     """To the bit, the running statistics of BatchNorm included; also where it is stopped, loaded and gone on with."""
     def made(eager, until):
-        trainer = trainer_of(method, images(1, 9, 10), eager=eager, accumulate=accumulate)
-        for row in trainer.train():
-            trainer.stop = row["step"] == until
-        return trainer
+        run = run_of(method, images(1, 9, 10), eager=eager, accumulate=accumulate)
+        for row in run.train():
+            run.stop = row["step"] == until
+        return run
 
-    monkeypatch.setattr(training, "EVALUATIONS", 1)  # scores take most of the time of runs as short as these
+    monkeypatch.setattr(runs, "EVALUATIONS", 1)  # scores take most of the time of runs as short as these
     eager, replayed, half = made(True, None), made(False, None), made(False, 3)
-    replays = replayed.compute if accumulate == 1 else getattr(replayed, replayed.gradients[0])
+    replays = replayed.play if accumulate == 1 else next(iter(replayed.game.gradients.values()))
     assert isinstance(replays, Program) and replays.entries[0].replay and half.step == 3
-    start = trainer_of(method, images(1, 9, 10))
-    for now, first in zip(norms(replayed.generator), norms(start.generator)):
+    start = run_of(method, images(1, 9, 10))
+    for now, first in zip(norms(replayed.game.generator), norms(start.game.generator)):
         assert (now.running_mean.data != first.running_mean.data).all()
-    rest = trainer_of(method, images(1, 9, 10), accumulate=accumulate)
+    rest = run_of(method, images(1, 9, 10), accumulate=accumulate)
     rest.load_state_dict(*copy.deepcopy(half.state_dict()))
     for _ in rest.train():
         pass
@@ -162,12 +163,13 @@ def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate, mon
 
 @every_conv
 def test_a_step_of_convolutions_is_bit_equal_on_the_stand_in_of_a_gpu(method):
-    here, there = (trainer_of(method, images(3, 9, 8), device) for device in ("cpu", "strict"))
+    here, there = (run_of(method, images(3, 9, 8), device) for device in ("cpu", "strict"))
     assert here.iterate() == there.iterate()
-    for (name, a, _), (_, b, _) in zip(*([t for player in trainer.players for t in getattr(trainer, player).named_tensors()]
-                                         for trainer in (here, there))):
-        assert type(b.data) is StrictArray and a.data.tobytes() == b.data.get().tobytes(), name
-    np.testing.assert_array_equal(here.sample(3), there.sample(3))
+    for name, network in here.game.networks.items():
+        tensors = zip(network.named_tensors(), there.game.networks[name].named_tensors())
+        for (path, a, _), (_, b, _) in tensors:
+            assert type(b.data) is StrictArray and a.data.tobytes() == b.data.get().tobytes(), path
+    np.testing.assert_array_equal(*(samples.sample(run.game, 3) for run in (here, there)))
 
 
 @pytest.mark.parametrize("name", ["ring", "pictures"])
@@ -176,50 +178,51 @@ def test_a_saved_gan_of_images_samples_and_goes_on(name, tmp_path):
     np.save(tmp_path / f"{name}.npy", images(3, 8, 9).pixels)
     gan = GAN("gan", **SMALL).fit(str(tmp_path / f"{name}.npy"))
     gan.save(tmp_path / "gan.npz")
-    samples = gan.sample(5, seed=1)
-    assert samples.shape == (5, 3, 8, 9) and samples.dtype == np.uint8
+    drawn = gan.sample(5, seed=1)
+    assert drawn.shape == (5, 3, 8, 9) and drawn.dtype == np.uint8
     for X in (None, str(tmp_path / f"{name}.npy")):
         again = GAN.load(tmp_path / "gan.npz", X=X)
-        np.testing.assert_array_equal(again.sample(5, seed=1), samples)
-        assert run_bits(again.trainer_) == run_bits(gan.trainer_)
+        np.testing.assert_array_equal(again.sample(5, seed=1), drawn)
+        assert run_bits(again.run_) == run_bits(gan.run_)
 
 
 # ------------------------------------------------------------------------------------------ accumulated gradients
 
 
-def plain(trainer, dtype):
-    """The trainer with networks of a dtype and steps of plain gradient descent, in which rounding stays rounding.
+def plain(run, dtype):
+    """The run with networks of a dtype and steps of plain gradient descent, in which rounding stays rounding.
 
     (Adam divides a gradient by its size: one that is all rounding moves its weight as far as any other.)
     """
-    for player in trainer.players:
-        for module in getattr(trainer, player).modules():
-            for name, value in list(vars(module).items()):
+    game = run.game
+    for name, network in game.networks.items():
+        for module in network.modules():
+            for attribute, value in list(vars(module).items()):
                 if isinstance(value, Tensor):
-                    setattr(module, name, Tensor(value.data.astype(dtype)))
-        setattr(trainer, f"{player}_optimizer", SGD(getattr(trainer, player).parameters(), 0.02))
-    real = trainer.real
-    trainer.real = lambda: real().astype(dtype)  # else slopes at the data are rounded to float32
-    trainer.average = ExponentialMovingAverage(trainer.generator)
-    if trainer.clip:
-        trainer.clip = WeightClip(trainer.critic.parameters(), trainer.clip.limit)
-        trainer.clip.step()  # so that clipping is not the longest way that a weight goes
-    return trainer
+                    setattr(module, attribute, Tensor(value.data.astype(dtype)))
+        game.optimizers[name] = SGD(network.parameters(), 0.02)
+    real = game.real
+    game.real = lambda: real().astype(dtype)  # else slopes at the data are rounded to float32
+    game.average = ExponentialMovingAverage(game.generator)
+    if game.clip:
+        game.clip = WeightClip(game.critic.parameters(), game.clip.limit)
+        game.clip.step()  # so that clipping is not the longest way that a weight goes
+    return run
 
 
-def change(trainer, reference):
+def change(run, reference):
     """How far two runs are apart, in units of the longest way that a weight has gone from the start."""
     moved = [np.abs(a.data - s.data).max() for a, s in zip(reference.weights, reference.start)]
-    apart = [np.abs(a.data - b.data).max() for a, b in zip(trainer.weights, reference.weights)]
+    apart = [np.abs(a.data - b.data).max() for a, b in zip(run.weights, reference.weights)]
     return max(apart) / max(moved)
 
 
 def trained(batch, accumulate, dtype=np.float64, method="wgan-gp", steps=3, **options):
-    trainer = plain(trainer_of(method, batch=batch, accumulate=accumulate, eager=True, **options), dtype)
-    trainer.weights = [p for player in trainer.players for p in getattr(trainer, player).parameters()]
-    trainer.start = copy.deepcopy(trainer.weights)
-    trainer.losses = [trainer.iterate() for _ in range(steps)]
-    return trainer
+    run = plain(run_of(method, batch=batch, accumulate=accumulate, eager=True, **options), dtype)
+    run.weights = [p for network in run.game.networks.values() for p in network.parameters()]
+    run.start = copy.deepcopy(run.weights)
+    run.losses = [run.iterate() for _ in range(steps)]
+    return run
 
 
 MLP = dict(net="mlp", width=16, depth=2)
@@ -240,7 +243,7 @@ def test_accumulated_batches_are_the_large_batch(method, source, batch, accumula
     points = data.grid() if source == "points" else images()
     parts, whole = (trained(b, k, method=method, source=points, **MLP)
                     for b, k in ((batch, accumulate), (batch * accumulate, 1)))
-    assert parts.rng.bit_generator.state == whole.rng.bit_generator.state
+    assert parts.game.rng.bit_generator.state == whole.game.rng.bit_generator.state
     assert change(parts, whole) < 1e-12
     for a, b in zip(parts.losses, whole.losses):
         assert a == pytest.approx(b, rel=1e-12, abs=1e-12)
@@ -262,16 +265,16 @@ def test_accumulated_batches_are_the_large_batch_to_float32s_rounding(method):
 def test_where_batch_norm_couples_examples_they_are_not(method):
     """Of the same size as the step itself, and no rounding: in the critic for gan, in the generator for both."""
     parts, whole = (trained(b, k, method=method, steps=1) for b, k in ((4, 3), (12, 1)))
-    assert parts.rng.bit_generator.state == whole.rng.bit_generator.state
+    assert parts.game.rng.bit_generator.state == whole.game.rng.bit_generator.state
     assert change(parts, whole) > 1e-2
 
 
 def test_a_critic_without_batch_norm_gets_the_large_batchs_gradient_from_any_fakes():
-    parts, whole = (plain(trainer_of("wgan-gp", batch=b, accumulate=k, eager=True), np.float64)
+    parts, whole = (plain(run_of("wgan-gp", batch=b, accumulate=k, eager=True), np.float64)
                     for b, k in ((4, 3), (12, 1)))
-    real, fake = whole.real(), np.tanh(whole.latent() @ np.ones((3, 64)))
-    parts.rng.bit_generator.state = whole.rng.bit_generator.state
-    ours, theirs = (t.averaged(t.critic_gradients, real, fake) for t in (parts, whole))
+    real, fake = whole.game.real(), np.tanh(whole.game.latents() @ np.ones((3, 64)))
+    parts.game.rng.bit_generator.state = whole.game.rng.bit_generator.state
+    ours, theirs = (run.game.accumulated("critic", real, fake) for run in (parts, whole))
     largest = max(np.abs(b).max() for b in theirs[0])
     for a, b in zip(ours[0], theirs[0]):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * largest)
@@ -290,13 +293,13 @@ def test_the_header_says_where_accumulated_batches_are_not_the_large_batch(net, 
 
 def test_a_batch_of_no_parts_is_refused():
     with pytest.raises(ValueError, match="accumulate must be a whole number of at least 1, got 0"):
-        trainer_of("gan", accumulate=0)
+        run_of("gan", accumulate=0)
 
 
 def test_data_without_images_have_no_convolutions():
     with pytest.raises(ValueError, match="net conv is for images, and ring has none; use net mlp"):
-        trainer_of("gan", data.ring())
+        run_of("gan", data.ring())
     with pytest.raises(ValueError, match="depth of net conv follows from the size"):
-        trainer_of("gan", depth=3)
+        run_of("gan", depth=3)
     with pytest.raises(ValueError, match="unknown net 'cnn'; choose mlp, conv"):
-        trainer_of("gan", net="cnn")
+        run_of("gan", net="cnn")

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -16,14 +15,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tinygan.training import checkpoint, networks, game as training
-from tinygan.app import cli, plots
 from tinygan import data, optim
+from tinygan.app import cli, plots
 from tinygan.app.cli import main
 from tinygan.layers import BatchNorm, Dropout
-from tinygan.training.likelihood import trainer as trainer_of
-from tinygan.training.methods import METHODS, Config
-from tinygan.training.game import COLUMNS
+from tinygan.training import COLUMNS, METHODS, Config, Method, Run, checkpoint, networks, new_game
+from tinygan.training import run as runs
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIMIZERS = {"own": None, "adam": optim.Adam, "rmsprop": optim.RMSprop,
@@ -44,9 +41,13 @@ def every(names, *values, short):
                                            for i, case in enumerate(product(*values))])
 
 
-def digest(trainer):
+def run_of(eager=False, **options):
+    return Run(new_game(Config(**(SMALL | options)), data.ring()), eager)
+
+
+def digest(run):
     """SHA-256 of all that a run has made, but for the time it took."""
-    arrays, values = trainer.state_dict()
+    arrays, values = run.state_dict()
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
     return checkpoint.digest({k: v for k, v in values.items() if k != "seconds"}, arrays)
 
@@ -69,9 +70,10 @@ def files(run):
 @every("method, optimizer, accumulate, eager", METHODS, OPTIMIZERS, [1, 2], [False, True], short=29)
 def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp_path, monkeypatch):
     """With batch norm and dropout in the generator, and in the critic where no penalty forbids batch norm."""
-    monkeypatch.setattr(training, "EVALUATIONS", 3)
+    monkeypatch.setattr(runs, "EVALUATIONS", 3)
     if OPTIMIZERS[optimizer]:
-        monkeypatch.setitem(METHODS, method, replace(METHODS[method], optimizer=OPTIMIZERS[optimizer], lr=1e-3))
+        monkeypatch.setattr(Method, "optimizer",
+                            lambda self, parameters, lr: OPTIMIZERS[optimizer](parameters, 1e-3))
     plain = networks.mlp
 
     def mlp(d_in, width, depth, d_out, rng):
@@ -80,25 +82,26 @@ def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp
             network.layers.insert(1, BatchNorm(width))
         return network
 
-    def trainer():
-        made = trainer_of(Config(method=method, steps=9, accumulate=accumulate, **SMALL), data.ring(), eager=eager)
-        for network in (made.generator, getattr(made, made.players[-1])):
+    def made():
+        run = run_of(eager, method=method, steps=9, accumulate=accumulate)
+        for network in (run.game.generator, list(run.game.networks.values())[-1]):
             if hasattr(network, "layers"):
-                network.layers.insert(3, Dropout(0.3, rng=made.rng))
-        return made
+                network.layers.insert(3, Dropout(0.3, rng=run.game.rng))
+        return run
 
     monkeypatch.setattr(networks, "mlp", mlp)
-    whole = trainer()
+    whole = made()
     stops = {}
     for row in whole.train():
         if row["step"] in (1, 2, 3, 7):  # before the replay is compiled, and after
             arrays, values = whole.state_dict()
             checkpoint.save(tmp_path / f"{row['step']}.npz", values, arrays)
             stops[row["step"]] = digest(whole)
-    layers = [type(layer) for player in whole.players for layer in getattr(whole, player).modules()]
+    layers = [type(layer) for network in whole.game.networks.values()
+              for layer in network.modules()]
     assert (BatchNorm in layers) == (method not in ("path-length", "mixture")) and whole.step == 9 and len(stops) == 4
     for step, then in stops.items():
-        again = trainer()
+        again = made()
         values, arrays = checkpoint.load(tmp_path / f"{step}.npz")
         again.load_state_dict(arrays, values)
         assert digest(again) == then
@@ -120,17 +123,17 @@ IMAGES = ["glyphs", "--net", "conv", "--width", "2", "--accumulate", "2", "--bat
 def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(method, source, eager, stops, tmp_path, monkeypatch,
                                                                        capsys):
     """Checkpoint, log, panel and samples; the run is stopped and resumed again and again."""
-    arguments, iterate = [*source, "--method", method, *ARGUMENTS, *["--eager"] * eager], training.Trainer.iterate
-    monkeypatch.setattr(training, "EVALUATIONS", 5)
+    arguments, iterate = [*source, "--method", method, *ARGUMENTS, *["--eager"] * eager], runs.Run.iterate
+    monkeypatch.setattr(runs, "EVALUATIONS", 5)
     assert main(["train", *arguments, "--out", "whole"]) == 0
 
-    def stopping(trainer):
-        columns = iterate(trainer)
-        if trainer.step in stops:
+    def stopping(run):
+        columns = iterate(run)
+        if run.step in stops:
             signal.raise_signal(signal.SIGINT)
         return columns
 
-    monkeypatch.setattr(training.Trainer, "iterate", stopping)
+    monkeypatch.setattr(runs.Run, "iterate", stopping)
     assert main(["train", *arguments, "--out", "stopped"]) == 130
     for _ in stops[1:]:
         assert main(["train", "--resume", "stopped", "--device", "cpu", *["--eager"] * eager]) == 130
@@ -169,7 +172,7 @@ from tinygan import GAN
 for method in METHODS:
     for source in ("ring", "glyphs") if method == "wgan-gp" else ("ring",):
         gan = GAN(method, steps=4, batch=8, width=8, depth=1, n_critic=2, seed=3, device="cpu").fit(source)
-        print(method, source, digest(gan.trainer_), gan.sample(5, seed=1).tobytes().hex())
+        print(method, source, digest(gan.run_), gan.sample(5, seed=1).tobytes().hex())
 """
 
 
@@ -185,7 +188,7 @@ def test_processes_and_hash_seeds_give_the_same_run(seeds):
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=long)])
 def test_repetitions_in_one_process_give_the_same_run(times):
     seen = {(method, digest(run)) for _ in range(times) for method in METHODS
-            for run in [trainer_of(Config(method=method, steps=4, **SMALL), data.ring())] if list(run.train())}
+            for run in [run_of(method=method, steps=4)] if list(run.train())}
     assert len(seen) == len(METHODS)
 
 
@@ -202,11 +205,11 @@ def resident():
 @every("method, eager", METHODS, [False, True], short=9)
 @pytest.mark.parametrize("steps", [200, pytest.param(10_000, marks=long)])
 def test_training_takes_no_more_memory_with_every_step(method, eager, steps):
-    trainer = trainer_of(Config(method=method, steps=10**6, **SMALL), data.ring(), eager=eager)
+    run = run_of(eager, method=method, steps=10**6)
 
     def after(number):
         for _ in range(number):
-            trainer.iterate()
+            run.iterate()
         gc.collect()
         return len(gc.get_objects()), resident()
 
@@ -217,14 +220,14 @@ def test_training_takes_no_more_memory_with_every_step(method, eager, steps):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-@pytest.mark.parametrize("runs", [20, pytest.param(200, marks=long)])
-def test_runs_leave_no_file_open(runs, monkeypatch, capsys):
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=long)])
+def test_runs_leave_no_file_open(count, monkeypatch, capsys):
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
-    monkeypatch.setattr(training, "yardstick", lambda data: {})
-    monkeypatch.setattr(training, "EVALUATIONS", 1)
+    monkeypatch.setattr("tinygan.training.yardstick", lambda data: {})
+    monkeypatch.setattr(runs, "EVALUATIONS", 1)
     monkeypatch.setattr("tinygan.app.commands.results", lambda *arguments: "")
     handles = []
-    for number in range(runs):
+    for number in range(count):
         code = main(["train", *POINTS, *ARGUMENTS, "--steps", "2", "--lr", "1e30" if number % 4 == 3 else "1e-3"])
         assert code == (7 if number % 4 == 3 else 0)
         handles.append(len(os.listdir("/proc/self/fd")))

@@ -8,30 +8,29 @@ import pytest
 
 import tinygan as tg
 from tinygan import GAN, backend, data
-from tinygan.training import checkpoint, likelihood, game as training
+from tinygan.program import Program
+from tinygan.training import METHODS, Config, Game, Run, checkpoint, new_game, samples
+from tinygan.training import run as runs
 from tinygan.training.checkpoint import CheckpointError
-from tinygan.training.methods import METHODS, Config
-from tinygan.training.game import COLUMNS, Diverged, Trainer
+from tinygan.training.run import COLUMNS, Diverged
 
 SMALL = dict(steps=6, batch=8, width=8, depth=1, latent=3, seed=5)
 every_method = pytest.mark.parametrize("method", METHODS)
-every_game = pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.kind == "Trainer"])
+GAMES = [name for name, method in METHODS.items() if method.game is Game]
+every_game = pytest.mark.parametrize("method", GAMES)
 
 
-def trainer_of(method="wgan-gp", source=None, eager=False, **options):
-    return likelihood.trainer(Config(method=method, **(SMALL | options)), source or data.ring(), eager=eager)
+def run_of(method="wgan-gp", source=None, eager=False, **options):
+    config = Config(method=method, **(SMALL | options))
+    return Run(new_game(config, source or data.ring()), eager)
 
 
-def fakes(trainer):
-    return trainer.generator(trainer.latent()).data
-
-
-def train(trainer, until=None):
+def train(run, until=None):
     """Train, up to a step if one is given."""
-    for row in trainer.train():
-        trainer.stop = row["step"] == until
-    trainer.stop = False
-    return trainer
+    for row in run.train():
+        run.stop = row["step"] == until
+    run.stop = False
+    return run
 
 
 def bits(holder):
@@ -39,93 +38,114 @@ def bits(holder):
     return {name: value.tobytes() for name, value in holder.state_dict().items()}
 
 
-def run_bits(trainer):
+def run_bits(run):
     """All that a run has made, but for the time it took."""
-    arrays, values = trainer.state_dict()
+    arrays, values = run.state_dict()
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
     return ({name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()},
             {name: value for name, value in values.items() if name != "seconds"})
 
 
-# -------------------------------------------------------------------------------------------------- a step
+# ----------------------------------------------------------------------------------- an iteration
+
+
+def snapshot(game):
+    """The state of every part, to the bit."""
+    return {part: bits(holder) for part, holder in game.parts().items()}
+
+
+def moves(game):
+    """Play an iteration: (player, state before its optimizer's step) for each step."""
+    seen = []
+
+    def watched(player, step):
+        def watch(gradients):
+            seen.append((player, snapshot(game)))
+            step(gradients)
+        return watch
+
+    for player, optimizer in game.optimizers.items():
+        optimizer.step = watched(player, optimizer.step)
+    game.iteration()
+    for optimizer in game.optimizers.values():
+        del optimizer.step
+    return seen
 
 
 @every_game
-def test_the_critics_step_leaves_the_generator_alone(method):
-    trainer = trainer_of(method)
-    kept = [trainer.generator, trainer.generator_optimizer, trainer.average.network]
-    before, critic = [bits(k) for k in kept], bits(trainer.critic)
-    trainer.critic_step(fakes(trainer))
-    assert [bits(k) for k in kept] == before and bits(trainer.critic) != critic
+def test_the_critics_steps_leave_the_generator_alone(method):
+    game = run_of(method, eager=True).game
+    start = snapshot(game)
+    then = next(state for player, state in moves(game) if player == "generator")
+    assert all(then[part] == start[part] for part in ("generator", "generator_optimizer", "average"))
+    assert then["critic"] != start["critic"]
 
 
 @every_game
 def test_the_generators_step_leaves_the_critic_alone(method):
     """But for the vectors of spectral normalization, which every pass moves."""
-    def kept():
-        weights = {name: value for name, value in bits(trainer.critic).items() if not name.endswith(".u")}
-        return weights, bits(trainer.critic_optimizer)
-
-    trainer = trainer_of(method)
-    trainer.critic_step(fakes(trainer))
-    before, generator, average = kept(), bits(trainer.generator), bits(trainer.average.network)
-    trainer.generator_step()
-    assert kept() == before
-    assert bits(trainer.generator) != generator and bits(trainer.average.network) != average
+    game = run_of(method, eager=True).game
+    before, after = moves(game)[-1][1], snapshot(game)
+    weights = [name for name in before["critic"] if not name.endswith(".u")]
+    assert all(before["critic"][name] == after["critic"][name] for name in weights)
+    assert before["critic_optimizer"] == after["critic_optimizer"]
+    assert before["generator"] != after["generator"] and before["average"] != after["average"]
 
 
 @pytest.mark.parametrize("n_critic", [1, 3])
-def test_an_iteration_is_n_critic_steps_of_the_critic_and_one_of_the_generator(n_critic, monkeypatch):
-    trainer, steps = trainer_of(n_critic=n_critic, eager=True), []
-    for player in ("critic", "generator"):
-        step = getattr(trainer, f"{player}_step")
-        monkeypatch.setattr(trainer, f"{player}_step",
-                            lambda *fake, player=player, step=step: steps.append(player) or step(*fake))
-    trainer.iterate()
-    assert steps == ["critic"] * n_critic + ["generator"] and trainer.step == 1
-    assert trainer.critic_optimizer.steps == n_critic and trainer.generator_optimizer.steps == 1
+def test_an_iteration_is_n_critic_steps_of_the_critic_and_one_of_the_generator(n_critic):
+    game = run_of(n_critic=n_critic, eager=True).game
+    assert [player for player, _ in moves(game)] == ["critic"] * n_critic + ["generator"]
+    assert {name: own.steps for name, own in game.optimizers.items()} == {
+        "critic": n_critic, "generator": 1}
 
 
 def test_both_learning_rates_fall_to_zero_together():
-    trainer = trainer_of("wgan", lr=0.5, steps=10, n_critic=5)
-    critic, generator = trainer.critic_optimizer.lr, trainer.generator_optimizer.lr
+    game = run_of("wgan", lr=0.5, steps=10, n_critic=5).game
+    critic, generator = game.optimizers["critic"].lr, game.optimizers["generator"].lr
     for step in range(11):
         assert generator(step) == pytest.approx(0.5 * (1 - step / 10), abs=1e-15)
         assert [critic(5 * step + i) for i in range(5)] == [generator(step)] * 5
 
 
+def largest_weight(game):
+    return max(np.abs(p.data).max() for p in game.critic.parameters())
+
+
 def test_wgan_clips_the_critics_weights_after_every_step():
-    trainer = trainer_of("wgan")
+    game = run_of("wgan", n_critic=1, eager=True).game
     limit = METHODS["wgan"].clip
-    assert max(np.abs(p.data).max() for p in trainer.critic.parameters()) > limit
+    assert largest_weight(game) > limit
     for _ in range(3):
-        trainer.critic_step(fakes(trainer))
-        largest = max(np.abs(p.data).max() for p in trainer.critic.parameters())
-        assert largest == np.float32(limit)  # it binds, and nothing is beyond
+        game.iteration()
+        assert largest_weight(game) == np.float32(limit)  # it binds, and nothing is beyond
 
 
 @pytest.mark.parametrize("method", ["gan", "minimax", "wgan-gp"])
 def test_other_methods_do_not_clip(method):
-    trainer = trainer_of(method)
-    trainer.iterate()
-    assert max(np.abs(p.data).max() for p in trainer.critic.parameters()) > METHODS["wgan"].clip
+    run = run_of(method)
+    run.iterate()
+    assert largest_weight(run.game) > METHODS["wgan"].clip
 
 
 def test_the_wasserstein_estimate_leaves_the_penalty_out():
-    """It is E D(x) - E D(G(z)) of the batches of the step; the critic's loss is -that + weight * penalty."""
-    trainer, weight = trainer_of(penalty=7.0), 7.0
-    fake, state = fakes(trainer), trainer.rng.bit_generator.state
-    scores = [trainer.critic(x).data.mean(dtype=np.float64) for x in (trainer.real(), fake)]
-    trainer.rng.bit_generator.state = state
-    columns = trainer.critic_step(fake)
-    assert columns["w_estimate"] == pytest.approx(scores[0] - scores[1], rel=1e-4, abs=1e-6)  # sums in float32
-    assert columns["penalty"] > 0
-    assert columns["critic_loss"] == pytest.approx(weight * columns["penalty"] - columns["w_estimate"], rel=1e-6)
+    """It is E D(x) - E D(G(z)) of the step's batches; the critic's loss is -that + w penalty."""
+    weight = 7.0
+    game = run_of(penalty=weight, n_critic=1, eager=True).game
+    state = game.rng.bit_generator.state
+    (fake,), real = game.fakes(1), game.real()
+    scores = [game.critic(x).data.mean(dtype=np.float64) for x in (real, fake)]
+    game.rng.bit_generator.state = state
+    columns = game.iteration()
+    estimate, penalty = columns["w_estimate"], columns["penalty"]
+    assert estimate == pytest.approx(scores[0] - scores[1], rel=1e-4, abs=1e-6)  # float32 sums
+    assert penalty > 0
+    assert columns["critic_loss"] == pytest.approx(weight * penalty - estimate, rel=1e-6)
 
 
 @every_method
 def test_the_log_has_what_the_method_measures(method):
-    columns = train(trainer_of(method)).columns()
+    columns = train(run_of(method)).columns()
     assert tuple(columns) == COLUMNS and np.array_equal(columns["step"], np.arange(1, 7))
     missing = {name for name, values in columns.items() if np.isnan(values).any()}
     assert ("penalty" in missing) == (METHODS[method].penalty is None and method not in ("vae", "vae-gan"))  # those: the KL
@@ -137,15 +157,25 @@ def test_the_log_has_what_the_method_measures(method):
 
 
 def test_a_long_run_logs_and_evaluates_now_and_then():
-    trainer = trainer_of("gan", steps=1100, batch=1, width=1, depth=0)
-    rows = list(trainer.train())
-    assert rows[-1]["step"] == 1100 and len(rows) <= training.ROWS + training.EVALUATIONS + 1
+    run = run_of("gan", steps=1100, batch=1, width=1, depth=0)
+    rows = list(run.train())
+    assert rows[-1]["step"] == 1100 and len(rows) <= runs.ROWS + runs.EVALUATIONS + 1
     evaluated = [row["step"] for row in rows if not np.isnan(row["sliced_wasserstein"])]
     assert len(evaluated) == 50 and evaluated[-1] == 1100
 
 
+@pytest.mark.parametrize("steps, taken", [(3, [1, 2, 3]), (40, [1, 5, 10, 15, 20, 25, 30, 35, 40])])
+def test_a_run_on_images_keeps_a_snapshot_in_each_eighth_of_it_and_at_its_end(steps, taken, monkeypatch):
+    monkeypatch.setattr(samples, "evaluate", lambda game, step: {})
+    pictures = data.image_array(np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8))
+    run = train(run_of("gan", pictures, steps=steps))
+    assert [step for step, _ in run.snapshots] == taken
+    assert {images.shape for _, images in run.snapshots} == {(runs.PICTURES, 64)}
+    assert not train(run_of("gan", steps=3)).snapshots
+
+
 def test_data_without_modes_is_scored_without_them():
-    columns = train(trainer_of(source=data.points(np.random.default_rng(0).normal(size=(50, 3))))).columns()
+    columns = train(run_of(source=data.points(np.random.default_rng(0).normal(size=(50, 3))))).columns()
     assert np.isnan(columns["modes"]).all() and np.isfinite(columns["sliced_wasserstein"]).all()
 
 
@@ -155,43 +185,43 @@ def test_data_without_modes_is_scored_without_them():
 @pytest.fixture
 def seldom_scored(monkeypatch):
     """Scores take most of the time of runs as short as these."""
-    monkeypatch.setattr(training, "EVALUATIONS", 2)
+    monkeypatch.setattr(runs, "EVALUATIONS", 2)
 
 
 @every_method
 @pytest.mark.usefixtures("seldom_scored")
 def test_the_same_seed_gives_the_same_run(method):
     """Of eager runs; the next test has replayed ones."""
-    first = run_bits(train(trainer_of(method, eager=True)))
-    assert run_bits(train(trainer_of(method, eager=True))) == first
+    first = run_bits(train(run_of(method, eager=True)))
+    assert run_bits(train(run_of(method, eager=True))) == first
     name = next(name for name in first[0] if name.startswith("generator/"))
-    assert run_bits(train(trainer_of(method, seed=6, eager=True)))[0][name] != first[0][name]
+    assert run_bits(train(run_of(method, seed=6, eager=True)))[0][name] != first[0][name]
 
 
 @every_method
 @pytest.mark.usefixtures("seldom_scored")
 def test_a_replayed_run_is_the_eager_run(method):
     """To the bit: networks, average, optimizers, generator, log; also where a replayed run goes on as an eager one."""
-    eager, replayed, mixed = (trainer_of(method, eager=how, steps=20) for how in (True, False, False))
-    assert replayed.compute is not replayed.iteration
+    eager, replayed, mixed = (run_of(method, eager=how, steps=20) for how in (True, False, False))
+    assert isinstance(replayed.play, Program) and not isinstance(eager.play, Program)
     train(eager)
     train(replayed)
     train(mixed, until=11)
-    rest = trainer_of(method, eager=True, steps=20)
+    rest = run_of(method, eager=True, steps=20)
     rest.load_state_dict(*mixed.state_dict())
     assert run_bits(eager) == run_bits(replayed) == run_bits(train(rest))
 
 
 def test_looking_at_a_run_does_not_change_it():
-    plain, watched = trainer_of(), trainer_of()
+    plain, watched = run_of(), run_of()
     for _ in range(3):
         plain.iterate()
         watched.iterate()
-        watched.evaluate()
-        watched.sample(10, seed=1)
-        watched.gradient_norms(10)
+        samples.evaluate(watched.game, watched.step)
+        samples.sample(watched.game, 10, seed=1)
+        samples.gradient_norms(watched.game, 10)
         watched.state_dict()
-        training.yardstick(watched.data, n=20, draws=1)
+        samples.yardstick(watched.game.data, n=20, draws=1)
     assert run_bits(plain) == run_bits(watched)
 
 
@@ -200,19 +230,19 @@ def test_looking_at_a_run_does_not_change_it():
 @pytest.mark.parametrize("stop", [4, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_resumed_run_is_the_uninterrupted_one(method, stop, tmp_path):
     """Stopped, saved, loaded and continued, it is the same to the bit: networks, average, optimizers, rng, log."""
-    whole = run_bits(train(trainer_of(method)))
+    whole = run_bits(train(run_of(method)))
     gan = GAN(method, **SMALL)
     train(gan.prepare("ring"), until=stop)
-    assert gan.trainer_.step == stop
+    assert gan.run_.step == stop
     gan.save(tmp_path / "run.npz")
     again = GAN.load(tmp_path / "run.npz")
-    assert run_bits(again.trainer_) == run_bits(gan.trainer_)
-    assert run_bits(train(again.trainer_)) == whole
+    assert run_bits(again.run_) == run_bits(gan.run_)
+    assert run_bits(train(again.run_)) == whole
 
 
 def test_a_trainers_state_goes_into_another_trainer():
-    whole = train(trainer_of())
-    half, fresh = train(trainer_of(), until=3), trainer_of(seed=5)
+    whole = train(run_of())
+    half, fresh = train(run_of(), until=3), run_of(seed=5)
     fresh.load_state_dict(*half.state_dict())
     assert fresh.seconds == half.seconds
     assert run_bits(train(fresh)) == run_bits(whole)
@@ -222,42 +252,42 @@ def test_a_trainers_state_goes_into_another_trainer():
                                    lambda a, v: a.pop("critic/layers.0.weight"), lambda a, v: v.pop("rng"),
                                    lambda a, v: a.update({"generator_optimizer/extra": np.ones(1)})])
 def test_a_state_of_another_kind_is_refused(spoil):
-    trainer = trainer_of()
-    arrays, values = trainer.state_dict()
+    run = run_of()
+    arrays, values = run.state_dict()
     spoil(arrays, values)
     with pytest.raises((ValueError, KeyError)):
-        trainer.load_state_dict(arrays, values)
+        run.load_state_dict(arrays, values)
 
 
 # ------------------------------------------------------------------------------------------------ divergence
 
 
-@pytest.mark.parametrize("method, part", [(name, player) for name in METHODS for player in trainer_of(name).players])
+@pytest.mark.parametrize("method, part", [(name, player) for name in METHODS for player in run_of(name).game.networks])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_the_run(method, part, value):
-    trainer = trainer_of(method)
-    trainer.iterate()
-    last = getattr(trainer, part).parameters()[-1]
+    run = run_of(method)
+    run.iterate()
+    last = run.game.networks[part].parameters()[-1]
     last.assign(np.full(last.shape, value))
     with np.errstate(all="ignore"), pytest.raises(Diverged, match="training diverged at step 2: the .* is not finite"):
         if method == "wgan":
-            trainer.clip.limit = np.inf  # which would bring infinity back to its limit
-        train(trainer)
+            run.game.clip.limit = np.inf  # which would bring infinity back to its limit
+        train(run)
 
 
 def test_data_that_is_not_finite_stops_the_run():
     source = data.ring()
     spoiled = dataclasses.replace(source, draw=lambda rng, n: source.draw(rng, n) * np.float32(np.nan))
     with pytest.raises(Diverged, match="step 1: the critic loss is not finite"):
-        train(trainer_of(source=spoiled))
+        train(run_of(source=spoiled))
 
 
 def test_a_parameter_that_is_not_finite_is_named():
-    trainer = trainer_of()
-    trainer.check_finite()
-    trainer.generator.layers[0].bias.assign(np.full(8, np.inf))
+    run = run_of()
+    run.check_finite()
+    run.game.generator.layers[0].bias.assign(np.full(8, np.inf))
     with pytest.raises(Diverged, match=r"step 0: the generator's layers\.0\.bias is not finite"):
-        trainer.check_finite()
+        run.check_finite()
 
 
 # ----------------------------------------------------------------------------------------------- the settings
@@ -281,16 +311,16 @@ def test_unusable_settings_are_value_errors(options, message):
 @every_method
 def test_settings_left_out_are_the_methods_own(method):
     config, own = Config(method=method).resolved(), METHODS[method]
-    assert (config.lr, config.n_critic, config.penalty) == (own.lr, own.own.get("n_critic", own.n_critic), own.penalty)
+    assert (config.lr, config.n_critic, config.penalty) == (own.lr, None if "n_critic" in own.without else own.n_critic, own.penalty)
     assert Config(method=method, lr=0.5).resolved().lr == 0.5
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_networks_have_the_depth_and_width_asked_for(depth):
-    trainer = trainer_of(depth=depth, width=7, latent=4)
-    shapes = [p.shape for p in trainer.generator.parameters() if len(p.shape) == 2]
+    run = run_of(depth=depth, width=7, latent=4)
+    shapes = [p.shape for p in run.game.generator.parameters() if len(p.shape) == 2]
     assert shapes == list(zip([4] + [7] * depth, [7] * depth + [2]))
-    assert trainer.critic(np.ones((5, 2), np.float32)).shape == (5, 1)
+    assert run.game.critic(np.ones((5, 2), np.float32)).shape == (5, 1)
 
 
 # ---------------------------------------------------------------------------------------------- the estimator
@@ -338,13 +368,13 @@ def test_what_is_not_fitted_says_so(use):
 
 def test_samples_are_in_the_datas_units(fitted, points):
     """Standardized columns times the spread plus the mean; far from trained, but near the cloud."""
-    samples = fitted.sample(500)
-    assert samples.shape == (500, 3)
+    drawn = fitted.sample(500)
+    assert drawn.shape == (500, 3)
     seen = points[data.points(points).split["train"]]
-    inside = (samples - seen.mean(axis=0)) / seen.std(axis=0)
-    np.testing.assert_allclose(inside, fitted.trainer_.sample(500), rtol=1e-4, atol=1e-4)
+    inside = (drawn - seen.mean(axis=0)) / seen.std(axis=0)
+    np.testing.assert_allclose(inside, samples.sample(fitted.run_.game, 500), rtol=1e-4, atol=1e-4)
     assert np.abs(inside.mean(axis=0)).max() < 5
-    assert np.abs(samples[:, 1] - 1000).max() < 5000 and np.abs(samples[:, 2] + 5).max() < 1
+    assert np.abs(drawn[:, 1] - 1000).max() < 5000 and np.abs(drawn[:, 2] + 5).max() < 1
 
 
 def test_the_same_seed_gives_the_same_samples(fitted):
@@ -355,16 +385,16 @@ def test_the_same_seed_gives_the_same_samples(fitted):
 
 
 def test_samples_come_from_the_averaged_generator_in_evaluation(fitted):
-    assert fitted.generator_ is fitted.trainer_.average.network and not fitted.generator_.training
+    assert fitted.generator_ is fitted.run_.game.average.network and not fitted.generator_.training
     z = backend.normal(backend.rng(4), (5, 3))
-    np.testing.assert_array_equal(fitted.trainer_.sample(5, seed=4), fitted.generator_(z).data)
-    assert fitted.critic_(fitted.trainer_.sample(5)).shape == (5, 1)
+    np.testing.assert_array_equal(samples.sample(fitted.run_.game, 5, seed=4), fitted.generator_(z).data)
+    assert fitted.critic_(samples.sample(fitted.run_.game, 5)).shape == (5, 1)
     assert len(fitted.history_["step"]) == SMALL["steps"]
 
 
 def test_fitting_twice_is_fitting_once(points, fitted):
     gan = GAN(**SMALL).fit("ring").fit(points)
-    assert run_bits(gan.trainer_) == run_bits(fitted.trainer_)
+    assert run_bits(gan.run_) == run_bits(fitted.run_)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "csv"])
@@ -375,13 +405,13 @@ def test_a_file_is_as_good_as_its_array(kind, as_path, points, fitted, tmp_path)
         np.savetxt(path, points, delimiter=",", fmt="%.18g")
     else:
         (np.save if kind == "npy" else np.savez)(path, points)
-    assert run_bits(GAN(**SMALL).fit(as_path(path)).trainer_) == run_bits(fitted.trainer_)
+    assert run_bits(GAN(**SMALL).fit(as_path(path)).run_) == run_bits(fitted.run_)
 
 
 @pytest.mark.parametrize("source", ["ring", "grid", "swissroll"])
 def test_the_name_of_a_toy_and_its_data_set_are_the_same(source):
     by_name, by_object = GAN(**SMALL).fit(source), GAN(**SMALL).fit(data.TOYS[source]())
-    assert run_bits(by_name.trainer_) == run_bits(by_object.trainer_)
+    assert run_bits(by_name.run_) == run_bits(by_object.run_)
 
 
 def test_unusable_data_is_a_data_error():
@@ -394,7 +424,7 @@ def test_a_loaded_gan_samples_the_same_without_its_data(fitted, tmp_path):
     fitted.save(tmp_path / "gan.npz")
     gan = GAN.load(tmp_path / "gan.npz")
     assert np.array_equal(gan.sample(20, seed=3), fitted.sample(20, seed=3))
-    resolved = fitted.trainer_.config
+    resolved = fitted.run_.config
     assert gan.get_params() == {**fitted.get_params(), "lr": resolved.lr, "n_critic": resolved.n_critic,
                                 "penalty": resolved.penalty}
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(gan.history_.values(), fitted.history_.values()))
@@ -407,17 +437,17 @@ def test_going_on_needs_the_same_data(points, tmp_path):
     train(gan.prepare(points), until=3)
     gan.save(tmp_path / "gan.npz")
     with pytest.raises(ValueError, match="loaded without its training data; give load"):
-        train(GAN.load(tmp_path / "gan.npz").trainer_)
+        train(GAN.load(tmp_path / "gan.npz").run_)
     with pytest.raises(data.DataError, match="not the data that this GAN was trained on"):
         GAN.load(tmp_path / "gan.npz", X=points + 1)
     again = GAN.load(tmp_path / "gan.npz", X=points)
-    assert run_bits(train(again.trainer_)) == run_bits(GAN(**SMALL).fit(points).trainer_)
+    assert run_bits(train(again.run_)) == run_bits(GAN(**SMALL).fit(points).run_)
 
 
 def test_a_run_can_go_on_for_longer(tmp_path):
     GAN(**SMALL).fit("ring").save(tmp_path / "gan.npz")
     gan = GAN.load(tmp_path / "gan.npz", steps=8)
-    assert train(gan.trainer_).step == 8 and gan.steps == 8
+    assert train(gan.run_).step == 8 and gan.steps == 8
     assert np.array_equal(gan.history_["step"], np.arange(1, 9))
 
 
@@ -443,4 +473,4 @@ def test_a_whole_file_with_another_content_is_a_checkpoint_error(header, tmp_pat
 
 
 def test_the_public_names_are_reached_from_the_package():
-    assert tg.GAN is GAN and tg.training.game.Trainer is Trainer and tg.checkpoint is checkpoint
+    assert tg.GAN is GAN and tg.training.Run is Run and tg.training.METHODS is METHODS

@@ -3,9 +3,9 @@
 from .checkpoint import CheckpointError
 from .estimator import GAN
 from .game import Game
-from .methods import METHODS, Config, Method
+from .methods import METHODS, Config, Method, new_game
 from .run import COLUMNS, Diverged, Run
 from .samples import score, yardstick
 
 __all__ = ["COLUMNS", "METHODS", "CheckpointError", "Config", "Diverged", "GAN", "Game", "Method",
-           "Run", "score", "yardstick"]
+           "Run", "new_game", "score", "yardstick"]

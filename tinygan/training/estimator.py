@@ -78,7 +78,7 @@ class GAN:
         config = self._config().resolved(self.data_)
         if networks.weights(config, self.data_) > MOST_WEIGHTS:
             raise MemoryError(f"networks of more than {MOST_WEIGHTS:,} weights")
-        self.run_ = Run(methods.game(config, self.data_, device), self.eager)
+        self.run_ = Run(methods.new_game(config, self.data_, device), self.eager)
         return self.run_
 
     def fit(self, X: Any, y: Any = None) -> GAN:

@@ -283,7 +283,7 @@ class Config:
                              f"{MOST_NUMBERS} numbers; make one smaller")
 
 
-def game(config: Config, data: DataSet, device: str = "cpu") -> Game:
+def new_game(config: Config, data: DataSet, device: str = "cpu") -> Game:
     """The game of a configuration on a data set. Raises ValueError as ``Config.resolved``."""
     config = config.resolved(data)
     method = METHODS[config.method].of(data)

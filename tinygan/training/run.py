@@ -23,7 +23,7 @@ COLUMNS = ("step", "seconds", "critic_loss", "generator_loss", "w_estimate", "pe
            "gradient_norm", "modes", "high_quality", "reverse_kl", "sliced_wasserstein")
 ROWS, EVALUATIONS = 500, 50  # of a log, at most
 KEEP_EVERY = 5.0  # seconds between the copies of the state to which a diverged run returns
-SNAPSHOTS, PICTURES = 8, 10  # moments of a run at which images are kept, and how many each time
+SNAPSHOTS, PICTURES = 8, 10  # parts of a run in which images are kept, and how many each time
 
 
 class Diverged(ArithmeticError):
@@ -123,7 +123,7 @@ class Run:
         self.history, self.snapshots, self.seconds = log
 
     def take_snapshot(self) -> None:
-        """Keep images of the same latents, once in each of ``SNAPSHOTS`` parts of the run."""
+        """Keep images of the same latents, once in each of ``SNAPSHOTS`` parts of the run and last."""
         part = self.step * SNAPSHOTS // self.config.steps
         last = self.snapshots[-1][0] * SNAPSHOTS // self.config.steps if self.snapshots else -1
         if self.game.data.shape and part > last:
