@@ -5,23 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from tinygan import GAN, data, metrics
-from tinygan.training import evaluation, likelihood
+from tinygan import GAN, data, grad, metrics
 from tinygan.layers import SpectralNorm
-from tinygan.training.methods import METHODS, Config
-from tinygan.tensor import grad
+from tinygan.training import METHODS, Config, Run, evaluation, likelihood, new_game, samples
 
 SMALL = dict(steps=10, batch=16, width=8, depth=1, seed=3)
 
 
-def trainer_of(method, source=None, eager=True, **options):
-    return likelihood.trainer(Config(method=method, **(SMALL | options)), source or data.ring(), eager=eager)
-
-
-def test_a_trainer_of_another_kind_is_refused():
-    from tinygan.training.game import Trainer
-    with pytest.raises(ValueError, match="method vae is trained by Autoencoder: use likelihood.trainer"):
-        Trainer(Config(method="vae"), data.ring())
+def run_of(method, source=None, eager=True, **options):
+    config = Config(method=method, **(SMALL | options))
+    return Run(new_game(config, source or data.ring()), eager)
 
 
 # --------------------------------------------------------------------------------------------------- the games
@@ -30,9 +23,9 @@ def test_a_trainer_of_another_kind_is_refused():
 @pytest.mark.parametrize("method", ["r1", "r3gan", "path-length"])
 def test_the_critics_loss_is_its_definition(method):
     """Also its gradient: central differences of the definition, which uses none of the losses."""
-    trainer = trainer_of(method, depth=0, penalty=0.7)
-    real, fake = trainer.real().astype(float), trainer.latent().astype(float) + 0.3
-    w, b = trainer.critic.parameters()
+    run = run_of(method, depth=0, penalty=0.7)
+    real, fake = run.game.real().astype(float), run.game.latents().astype(float) + 0.3
+    w, b = run.game.critic.parameters()
 
     def defined(w):  # a linear critic's slope is w everywhere
         scores = [x @ w + b.data for x in (real, fake)]
@@ -41,7 +34,7 @@ def test_the_critics_loss_is_its_definition(method):
             return np.logaddexp(0, scores[1] - scores[0]).mean() + 2 * slope
         return np.logaddexp(0, -scores[0]).mean() + np.logaddexp(0, scores[1]).mean() + slope
 
-    gradients, columns = trainer.critic_gradients(real, fake)
+    gradients, columns = run.game.critic_gradients(real, fake)
     assert float(columns["critic_loss"]) == pytest.approx(defined(w.data), rel=1e-5)
     for i in range(2):
         step = np.eye(2)[i][:, None] * 1e-4
@@ -51,49 +44,49 @@ def test_the_critics_loss_is_its_definition(method):
 
 def test_relativistic_generators_see_the_data():
     """E softplus(D(x) - D(G(z))), x and z paired by their places, and nothing of it moves the critic."""
-    trainer = trainer_of("r3gan")
-    real, z = trainer.real(), trainer.latent()
-    _, columns = trainer.generator_gradients(z, real)
-    apart = trainer.critic(real).data - trainer.critic(trainer.generator(z)).data
+    run = run_of("r3gan")
+    real, z = run.game.real(), run.game.latents()
+    _, columns = run.game.generator_gradients(z, real)
+    apart = run.game.critic(real).data - run.game.critic(run.game.generator(z)).data
     assert float(columns["generator_loss"]) == pytest.approx(np.logaddexp(0, apart.astype(float)).mean(), rel=1e-5)
 
 
 def test_a_spectrally_normalized_critic_lengthens_nothing():
-    trainer = trainer_of("sngan", steps=60, depth=2)
-    list(trainer.train())
-    layers = [layer for layer in trainer.critic.layers if isinstance(layer, SpectralNorm)]
+    run = run_of("sngan", steps=60, depth=2)
+    list(run.train())
+    layers = [layer for layer in run.game.critic.layers if isinstance(layer, SpectralNorm)]
     assert len(layers) == 3
     for layer in layers:
         weight = layer.layer.weight.data
         sigma = float((weight * layer.direction()).sum())
         assert sigma == pytest.approx(np.linalg.norm(weight, 2), rel=0.05)  # one power iteration a pass follows it
-    assert trainer.gradient_norms(500).max() < 1.1
+    assert samples.gradient_norms(run.game, 500).max() < 1.1
 
 
 def test_instance_noise_falls_to_0_and_is_on_all_that_the_critic_sees():
-    trainer = trainer_of("noise", steps=8, batch=20000)
+    run = run_of("noise", steps=8, batch=20000)
     start = METHODS["noise"].noise
     x = np.zeros((20000, 2), np.float32)
     for step in range(8):
         expected = start * (1 - step / 8)
-        seen = trainer.seen(x)
+        seen = run.game.with_noise(x)
         assert seen.std() == pytest.approx(expected, rel=5 / math.sqrt(2 * seen.size)) and seen.dtype == np.float32
         if step < 2:
-            trainer.iterate()
-        trainer.generator_optimizer.steps = step + 1
-    assert float(trainer.noise()[0]) == 0
-    assert trainer_of("gan").seen(x) is x
+            run.iterate()
+        run.game.optimizers["generator"].steps = step + 1
+    assert float(run.game.noise()[0]) == 0
+    assert run_of("gan").game.with_noise(x) is x
 
 
 def test_the_target_of_the_path_length_follows_the_lengths():
     """A linear generator x = z W has |J^T y| = |W y|, whose mean over y is the target's limit."""
-    trainer = trainer_of("path-length", depth=0, latent=2, batch=64)
+    run = run_of("path-length", depth=0, latent=2, batch=64)
     for _ in range(1500):
-        trainer.path_length.penalty(trainer.generator, trainer.latent(), trainer.rng)
+        run.game.path_length.penalty(run.game.generator, run.game.latents(), run.game.rng)
     y = np.random.default_rng(0).standard_normal((200_000, 2))
-    expected = np.linalg.norm(y @ trainer.generator.layers[0].weight.data.T, axis=1)
+    expected = np.linalg.norm(y @ run.game.generator.layers[0].weight.data.T, axis=1)
     spread = expected.std() / math.sqrt(64 * 2 / 0.01)  # a running mean over 2 / 0.01 batches
-    assert float(trainer.path_length.mean.data) == pytest.approx(expected.mean(), abs=5 * spread)
+    assert float(run.game.path_length.mean.data) == pytest.approx(expected.mean(), abs=5 * spread)
 
 
 # ------------------------------------------------------------------------------------------------- likelihoods
@@ -104,7 +97,7 @@ def gaussian(covariance, n=4000):
     x = np.random.default_rng(0).standard_normal((n, len(covariance)))
     x = np.linalg.solve(np.linalg.cholesky(np.cov(x.T, bias=True)), (x - x.mean(axis=0)).T)
     x = (np.linalg.cholesky(covariance) @ x).T
-    return data.toy.finite("gaussian", x.shape[1], dict.fromkeys(("train", "validation", "test"), np.arange(n)),
+    return data.dataset.finite("gaussian", x.shape[1], dict.fromkeys(("train", "validation", "test"), np.arange(n)),
                            lambda chosen: x[chosen].astype(np.float32), np.zeros(x.shape[1]), np.ones(x.shape[1]))
 
 
@@ -116,49 +109,49 @@ def test_a_linear_vae_finds_probabilistic_principal_components():
     """
     values = np.array([4.0, 1.5, 0.3, 0.1])
     rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0]
-    trainer = trainer_of("vae", gaussian(rotation @ np.diag(values) @ rotation.T), depth=0, latent=2, steps=2000, batch=256,
+    run = run_of("vae", gaussian(rotation @ np.diag(values) @ rotation.T), depth=0, latent=2, steps=2000, batch=256,
                          lr=0.01, eager=False)
-    trainer.generator.log_sigma.assign([0])  # nearer to what is to be found
-    list(trainer.train())
+    run.game.generator.log_sigma.assign([0])  # nearer to what is to be found
+    list(run.train())
     noise = values[2:].mean()
     best = 0.5 * (4 * math.log(2 * math.pi) + np.log(values[:2]).sum() + 2 * math.log(noise) + 4)
-    losses_ = trainer.columns()["generator_loss"][-60:]
+    losses_ = run.columns()["generator_loss"][-60:]
     error = losses_.std() / math.sqrt(len(losses_))
     assert losses_.mean() == pytest.approx(best, abs=5 * error + 0.01) and losses_.mean() > best - 5 * error
-    assert math.exp(2 * float(trainer.generator.log_sigma.data[0])) == pytest.approx(noise, rel=0.1)
+    assert math.exp(2 * float(run.game.generator.log_sigma.data[0])) == pytest.approx(noise, rel=0.1)
     point = (2 * rotation[:, 0] + rotation[:, 2]).astype(np.float32)[None]
-    decoded = trainer.generator(trainer.encoder(point).data[:, :2]).data[0] @ rotation
+    decoded = run.game.generator(run.game.networks["encoder"](point).data[:, :2]).data[0] @ rotation
     assert decoded == pytest.approx([2 * (4 - noise) / 4, 0, 0, 0], abs=0.15)
 
 
 def test_the_three_players_of_a_vae_gan_have_their_own_losses():
     """The encoder's gradient is that of KL and error, the critic's of the game, the generator's of both."""
-    trainer = trainer_of("vae-gan", batch=6)
-    x, p = trainer.real(), trainer.latent()
-    state = trainer.rng.bit_generator.state
-    found, columns = trainer.all_gradients(x, p)
-    trainer.rng.bit_generator.state = state
-    z, kl = trainer.encode(x)
-    hidden = trainer.critic.layers[:-1]
+    run = run_of("vae-gan", batch=6)
+    x, p = run.game.real(), run.game.latents()
+    state = run.game.rng.bit_generator.state
+    found, columns = run.game.joint_gradients(x, p)
+    run.game.rng.bit_generator.state = state
+    z, kl = run.game.encode(x)
+    hidden = run.game.critic.layers[:-1]
 
     def features(y):
         for layer in hidden:
             y = layer(y)
         return y
 
-    one, two = trainer.generator(z), trainer.generator(p)
+    one, two = run.game.generator(z), run.game.generator(p)
     apart = features(x) - features(one)
     error = (apart * apart).sum() * (1 / 12) + 0.5 * math.log(2 * math.pi) * 8  # 6 examples, 8 features
-    scores = [trainer.critic(y) for y in (x, one, two)]
-    expected = grad(error + kl, trainer.encoder.parameters())
-    first = len(trainer.generator.parameters())
+    scores = [run.game.critic(y) for y in (x, one, two)]
+    expected = grad(error + kl, run.game.networks["encoder"].parameters())
+    first = len(run.game.generator.parameters())
     for a, b in zip(found[first:first + len(expected)], expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     real, fake = scores[0].data.astype(float), np.concatenate([s.data for s in scores[1:]]).astype(float)
     game = np.logaddexp(0, -real).mean() + np.logaddexp(0, fake).mean()
     assert float(columns["critic_loss"]) == pytest.approx(game, rel=1e-5)
     assert float(columns["generator_loss"]) == pytest.approx(
-        np.logaddexp(0, -fake).mean() + trainer.gamma * float(error.data), rel=1e-5)
+        np.logaddexp(0, -fake).mean() + run.game.gamma * float(error.data), rel=1e-5)
     assert float(columns["penalty"]) == pytest.approx(float(kl.data), rel=1e-6)
 
 
@@ -168,12 +161,12 @@ def test_a_mixture_is_fitted_by_maximum_likelihood():
     n, truth = 8000, [(0.25, [-2.0, 0.0], [0.5, 0.2]), (0.75, [2.0, 1.0], [0.3, 1.0])]
     parts = [rng.normal(mean, sd, (int(n * share), 2)) for share, mean, sd in truth]
     x = np.concatenate(parts).astype(np.float32)
-    source = data.toy.finite("two", 2, dict.fromkeys(("train", "validation", "test"), np.arange(n)), lambda i: x[i],
+    source = data.dataset.finite("two", 2, dict.fromkeys(("train", "validation", "test"), np.arange(n)), lambda i: x[i],
                              np.zeros(2), np.ones(2))
-    trainer = trainer_of("mixture", source, width=2, steps=1500, batch=500, eager=False)
-    trainer.generator.means.assign([[-1, 0], [1, 0]])  # from a start inside one part the other may never be found
-    list(trainer.train())
-    model = trainer.average.network
+    run = run_of("mixture", source, width=2, steps=1500, batch=500, eager=False)
+    run.game.generator.means.assign([[-1, 0], [1, 0]])  # from a start inside one part the other may never be found
+    list(run.train())
+    model = run.game.average.network
     order = np.argsort(model.means.data[:, 0])
     shares = np.exp(model.logits.data) / np.exp(model.logits.data).sum()
     for k, (share, _, _), part in zip(order, truth, parts):
@@ -218,12 +211,13 @@ def test_every_method_is_saved_and_loaded_without_its_data(method, shape, tmp_pa
 # ------------------------------------------------------------------------------------------------- evaluation
 
 
-def test_rows_of_an_evaluation_tell_a_good_model_from_a_broken_one():
+def test_rows_of_an_evaluation_tell_a_good_model_from_a_broken_one(monkeypatch):
     """The generator is replaced by the data themselves: then it scores as real data do, and ten points do not."""
     x = np.random.default_rng(0).standard_normal((3000, 2))
-    trainer = trainer_of("gan", data.points(x))
-    trainer.sample = lambda n, seed=0: trainer.data.part("validation", n, np.random.default_rng(7))
-    rows = {row.name: row for row in evaluation.rows(trainer)}
+    game = run_of("gan", data.points(x)).game
+    monkeypatch.setattr(samples, "sample", lambda game, n, seed: game.data.part(
+        "validation", n, np.random.default_rng(7)))
+    rows = {row.name: row for row in evaluation.rows(game)}
     assert {row.n for name, row in rows.items() if "exact" not in name} == {300}
     for name in ("precision", "recall", "coverage", "sliced Wasserstein", "Wasserstein, exact"):
         row = rows[name]
@@ -232,15 +226,18 @@ def test_rows_of_an_evaluation_tell_a_good_model_from_a_broken_one():
     assert rows["Frechet distance"].broken > 10 * rows["Frechet distance"].generated
     near = next(row for name, row in rows.items() if name.startswith("nearer to training"))
     assert near.broken == 1 and abs(near.real - 2400 / 2700) < 0.1
+    assert 0 < near.low < near.generated < near.high < 1
+    assert (near.low, near.high) == metrics.share_interval(near.generated, 300)
 
 
 def test_data_too_few_to_hold_back_are_scored_and_it_is_said():
-    text = evaluation.report(trainer_of("gan", data.points(np.random.default_rng(0).standard_normal((15, 2)))))
+    text = evaluation.report(run_of(
+        "gan", data.points(np.random.default_rng(0).standard_normal((15, 2)))).game)
     assert "too few to hold any back" in text and "precision" in text
 
 
 def test_the_best_score_so_far_is_that_of_the_log():
-    trainer = trainer_of("gan")
-    assert trainer.best() == math.inf
-    rows = list(trainer.train())
-    assert trainer.best() == min(row["sliced_wasserstein"] for row in rows)
+    run = run_of("gan")
+    assert run.best() == math.inf
+    rows = list(run.train())
+    assert run.best() == min(row["sliced_wasserstein"] for row in rows)
