@@ -56,7 +56,7 @@ CASES = [  # (exit code, what is said, arguments)
     (2, "unknown data", ["train", "loop"]), (2, "unknown data", ["train", "a\0b"]), (2, "x1b", ["train", "\x1b[2J"]),
     (2, "No such file", ["train", "no\nwhere.csv"]), (2, "udcff", ["train", "\udcff"]),
     (2, "not a regular file", ["train", "pipe"]), (2, "not a regular file", ["train", "/dev/zero"]),
-    (2, "two PNG or JPEG", ["train", "empty"]), (2, "two PNG or JPEG", ["train", "folder.npy"]),
+    (2, "two pictures", ["train", "empty"]), (2, "two pictures", ["train", "folder.npy"]),
     (2, "not an IDX", ["train", "text"]), (2, "nothing is downloaded", ["train", "mnist", "--data-dir", "empty"]),
     (2, "for images", ["train", "points.csv", "--size", "8"]), (2, "for images", ["train", "--channels", "3"]),
     (2, "possible", ["train", "empty", "--size", "1000"]), (2, "possible", ["train", "empty", "--channels", "2"]),

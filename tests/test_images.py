@@ -19,7 +19,7 @@ from PIL import Image
 import tinygan.data.images as module
 from tinygan import GAN, data
 from tinygan.data import DataError
-from tinygan.data.images import MNIST_FILES, folder, glyphs, image_array, load_images, read_idx
+from tinygan.data.images import ENDINGS, MNIST_FILES, folder, glyphs, image_array, load_images, read_idx
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 9), dtype=np.uint8)
 
@@ -89,6 +89,24 @@ def test_layouts_and_ranges(make, shape):
         np.testing.assert_array_equal(d.pixels[:, channel], pixels)
 
 
+@pytest.mark.parametrize("error", [1e-7, -1e-7, 1e-3, -1e-3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_rounding_error_at_an_end_of_the_range_changes_no_level(error, dtype):
+    pixels = PIXELS.copy()
+    pixels[0, 0, :2] = 0, 255
+    for images in (pixels / 255, pixels / 127.5 - 1):
+        near = images.astype(dtype)
+        near[0, 0, :2] += error
+        np.testing.assert_array_equal(image_array(near).pixels[:, 0], pixels)
+
+
+def test_numbers_clearly_below_zero_mean_a_range_from_minus_one():
+    assert image_array(np.full((2, 8, 8), -0.01)).pixels.max() == 126
+    assert image_array(np.full((2, 8, 8), -0.001)).pixels.max() == 0
+    with pytest.raises(DataError, match="runs from"):
+        image_array(np.full((2, 8, 8), 1.01))
+
+
 def test_booleans_are_black_and_white():
     d = image_array(PIXELS > 127)
     assert set(np.unique(d.pixels)) == {0, 255}
@@ -101,7 +119,7 @@ def test_booleans_are_black_and_white():
     (np.zeros((2, 8, 8), complex), "dtype complex128"), (np.full((2, 8, 8), "a"), "dtype <U1"),
     (np.full((2, 8, 8), np.nan), "from nan to nan"), (np.full((2, 8, 8), np.inf), "from inf to inf"),
     (np.full((2, 8, 8), 1.5), "from 1.5 to 1.5; scale it"), (PIXELS.astype(float), "scale it to 0"),
-    (PIXELS.astype(int) * 2, "whole numbers from .* 0 to 255"), (PIXELS.astype(int) - 1, "whole numbers from -1"),
+    (PIXELS.astype(int) * 2, "integers from .* 0 to 255"), (PIXELS.astype(int) - 1, "integers from -1"),
     (3.0, r"got shape \(\)"), (np.zeros((2, 8, 8, 8, 3)), "got shape")])
 def test_unusable_arrays_are_refused(array, says):
     with pytest.raises(DataError, match=says):
@@ -341,7 +359,7 @@ def test_every_flipped_bit_of_a_gzip_file_is_refused_or_harmless(tmp_path):
 
 
 @pytest.mark.parametrize("content, says", [
-    (gzip.compress(gzip.compress(WHOLE)), "packed twice"), (WHOLE + b"\0", "more"), (gzip.compress(WHOLE + b"\0"), "more"),
+    (gzip.compress(gzip.compress(WHOLE)), "gzipped twice"), (WHOLE + b"\0", "more"), (gzip.compress(WHOLE + b"\0"), "more"),
     (gzip.compress(WHOLE) + b"trailing", ""), (gzip.compress(WHOLE) + gzip.compress(b"x"), "more"), (b"", "nothing"),
     (idx(PIXELS, code=9), "starts with 00 00 09 03"), (idx(PIXELS.astype(">f4"), code=13), "00 00 0d 03"),
     (idx(PIXELS[None]), "00 00 08 04"), (b"\x93NUMPY", "not an IDX file"), (WHOLE[:4] + b"\xff" * 12, "at most"),
@@ -417,13 +435,52 @@ def test_a_folder_of_mixed_pictures(tmp_path):
     for i, (h, w) in enumerate([(30, 40), (64, 64), (8, 100), (5, 6), (300, 200)]):
         save(tmp_path / f"{i}.png", rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
         save(tmp_path / "below" / f"{i}.JPG", rng.integers(0, 256, (h, w), dtype=np.uint8), format="JPEG")
-    (tmp_path / "notes.txt").write_text("no picture")
-    (tmp_path / "._hidden.png").write_text("no picture")
     for size, channels in ((28, 1), (16, 3), (64, 3)):
         d = load_images(tmp_path, size=size, channels=channels, report=quiet)
         assert d.name == tmp_path.name and d.shape == (channels, size, size) and len(d.pixels) == 10
     assert load_images(tmp_path, report=quiet).shape == (1, 28, 28)
     assert np.array_equal(folder(tmp_path).pixels, folder(str(tmp_path)).pixels)
+
+
+@pytest.mark.parametrize("ending", [e for e in ENDINGS if e not in (".png", ".jpg", ".jpeg")])
+def test_other_kinds_of_pictures_are_read(ending, tmp_path):
+    form = {".jfif": "JPEG", ".tif": "TIFF"}.get(ending)
+    for i, image in enumerate(PIXELS[:3, :, :8]):
+        save(tmp_path / f"{i}{ending}", image, format=form)
+        save(tmp_path / "same" / f"{i}.png", image)
+    read, same = folder(tmp_path, 8, report=quiet).pixels, folder(tmp_path / "same", 8).pixels
+    assert len(read) == 6
+    if ending not in (".jfif", ".webp"):  # these lose something
+        np.testing.assert_array_equal(read[:3], same)
+
+
+def test_what_is_left_out_is_counted_by_kind_and_named_once(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}.png", PIXELS[i])
+        save(tmp_path / ".ipynb_checkpoints" / f"{i}-checkpoint.png", PIXELS[i])
+        (tmp_path / "below" / ".git" / "more").mkdir(parents=True, exist_ok=True)
+        save(tmp_path / "below" / ".git" / "more" / f"{i}.png", PIXELS[i])
+    for name in ("notes.txt", "more.TXT", "a.heic", "README", "._0.png", "clip.\x1b[2J"):
+        (tmp_path / name).write_bytes(b"no picture")
+    told = []
+    assert len(folder(tmp_path, 8, 1, told.append).pixels) == 3
+    (line,) = told
+    assert line.startswith(f"{tmp_path}: left out ") and line.isprintable()
+    assert {"3 hidden", "2 .txt", "1 .heic", "1 without an ending"} < set(line.split("left out ")[1].split(", "))
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a")
+    folder(tmp_path, 8, 1, told.append)
+    assert len(told) == 2 and "skipped 1 of 4 pictures" in told[1] and "; left out 3 hidden" in told[1]
+
+
+def test_deep_and_floating_point_pictures(tmp_path):
+    for name, mode in (("a.tif", np.int32), ("b.tiff", np.uint16), ("c.png", np.uint16)):
+        save(tmp_path / name, np.full((8, 8), 100 * 257, mode))
+    save(tmp_path / "d.tif", np.full((8, 8), 0.5, np.float32))
+    save(tmp_path / "e.tif", np.full((8, 8), 2**30, np.int32))  # brighter than 16 bits: white
+    told = []
+    pixels = folder(tmp_path, 8, 1, told.append).pixels
+    assert [set(image.ravel()) for image in pixels] == [{100}, {100}, {100}, {255}]
+    assert len(told) == 1 and "d.tif (pixels of floating point" in told[0]
 
 
 def test_the_middle_square_is_taken(tmp_path):
@@ -471,7 +528,8 @@ def test_an_unreadable_picture_is_reported_and_skipped(tmp_path):
     np.testing.assert_array_equal(d.pixels, good.pixels)
     (line,) = told
     assert line.startswith(f"{tmp_path}: skipped 5 of 11 pictures") and "\n" not in line and len(line) < 500
-    assert "cut.png (" in line and "empty.jpg (not a PNG or JPEG picture)" in line and line.endswith(", ...")
+    assert "cut.png (" in line and "empty.jpg (not a PNG, JPEG, " in line
+    assert line.endswith(", ...")
     with pytest.warns(UserWarning, match="skipped 5 of 11"):
         folder(tmp_path, 8)
 
@@ -490,14 +548,15 @@ def test_every_truncation_of_a_picture_is_skipped_or_shown(tmp_path):
 
 
 @pytest.mark.parametrize("make, says", [
-    (lambda p: None, "0 of 0"), (lambda p: (p / "a.txt").write_text("x"), "0 of 0"),
-    (lambda p: (p / "a.png").write_text("x"), r"0 of 1 can be read: a.png \(not a PNG or JPEG picture\)"),
-    (lambda p: save(p / "a.png", PIXELS[0]), "1 of 1")])
+    (lambda p: None, "found 0$"), (lambda p: (p / "a.txt").write_text("x"), "found 0; left out 1 .txt$"),
+    (lambda p: (p / "a.png").write_text("x"),
+     r"found 0; skipped 1 of 1 pictures that cannot be read: a.png \(not a PNG, .* picture\)$"),
+    (lambda p: save(p / "a.png", PIXELS[0]), "found 1$")])
 def test_a_folder_without_pictures_is_refused(tmp_path, make, says):
     path = tmp_path / "pictures"
     path.mkdir()
     make(path)
-    with pytest.raises(DataError, match=f"expected at least two PNG or JPEG pictures, {says}"):
+    with pytest.raises(DataError, match=rf"expected at least two pictures \(.*\), {says}"):
         load_images(path)
 
 

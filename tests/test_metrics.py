@@ -3,6 +3,7 @@
 import itertools
 import math
 import tracemalloc
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -518,6 +519,45 @@ def test_bootstrap_refuses(arrays, repeats, level, rng):
         bootstrap(np.mean, arrays, rng, repeats, level)
     with pytest.raises(TypeError, match="generator"):
         bootstrap(np.mean, [np.zeros((4, 2))], 0)
+
+
+def test_a_share_has_wilsons_interval():
+    """Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29 by the score method."""
+    for count, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605),
+                                (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)):
+        ends = metrics.share_interval(count / n, n)
+        assert ends == pytest.approx((low, high), abs=5e-5)
+        opposite = metrics.share_interval(1 - count / n, n)
+        assert (1 - opposite[1], 1 - opposite[0]) == pytest.approx(ends)
+
+
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, 2 * n), st.just(n))),
+       st.floats(0.5, 0.999))
+def test_the_interval_of_a_share_is_within_its_range_and_has_a_width(halves_and_n, level):
+    share, n = halves_and_n[0] / 2 / halves_and_n[1], halves_and_n[1]
+    low, high = metrics.share_interval(share, n, level)
+    assert 0 <= low <= share <= high <= 1 and high - low > 0.4 / (n + 1)
+    narrower = metrics.share_interval(share, 4 * n, level)
+    assert narrower[1] - narrower[0] < high - low
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    for p in (low, high):  # its definition: the ends are just z standard deviations away
+        if 0 < p < 1:
+            assert abs(share - p) == pytest.approx(z * math.sqrt(p * (1 - p) / n), rel=1e-6, abs=1e-9)
+
+
+def test_the_interval_of_a_share_holds_the_truth_as_often_as_it_says(rng):
+    for p, n in ((0.5, 17), (0.9, 50), (0.02, 200)):
+        found = rng.binomial(n, p, 2000) / n
+        intervals = np.array([metrics.share_interval(share, n) for share in found])
+        holds = np.mean((intervals[:, 0] <= p) & (p <= intervals[:, 1]))
+        assert holds > 0.92
+
+
+def test_a_share_that_is_none_has_no_interval():
+    assert all(map(math.isnan, metrics.share_interval(math.nan, 5)))
+    for share, n, level in ((-0.1, 5, 0.9), (1.1, 5, 0.9), (0.5, 0, 0.9), (0.5, 5, 1), (0.5, 5, 0)):
+        with pytest.raises(ValueError, match="share_interval: expected"):
+            metrics.share_interval(share, n, level)
 
 
 # ------------------------------------------------------------------------------------------------ memory

@@ -302,6 +302,26 @@ def bootstrap(score: Callable[..., Any], arrays: Sequence[Any], rng: backend.Rng
                                                                                value + half_width))))
 
 
+def share_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (low, high) for the probability behind a share of n independent trials.
+
+    It holds every p with |share - p| <= z (p (1 - p) / n)^(1/2), z the normal quantile of ``level``:
+
+    (share + z^2 / 2n +- z (share (1 - share) / n + z^2 / 4n^2)^(1/2)) / (1 + z^2 / n).
+
+    It lies within [0, 1] and has a width at shares of 0 and 1 as well, where share +- z s has none
+    (Wilson 1927; Brown, Cai & DasGupta 2001). NaN if the share is.
+    Raises ValueError for a share outside [0, 1], n < 1 and level outside (0, 1).
+    """
+    if share < 0 or share > 1 or n < 1 or not 0 < level < 1:
+        raise ValueError("share_interval: expected 0 <= share <= 1, n >= 1 and 0 < level < 1, "
+                         f"got {share}, {n} and {level}")
+    square = NormalDist().inv_cdf((1 + level) / 2)**2 / n
+    middle = (share + square / 2) / (1 + square)
+    half_width = (square * (share * (1 - share) + square / 4))**0.5 / (1 + square)
+    return max(middle - half_width, 0.0), min(middle + half_width, 1.0)
+
+
 def _nearest(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """``nearest`` of checked arrays, with squared distances."""
     indices, squares = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))

@@ -1,0 +1,93 @@
+"""What a data set is: a distribution to draw from, its units and, if it is finite, its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+
+Rows = Callable[[np.ndarray], np.ndarray]  # indices -> (n, dim) float32, networks' units
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A distribution to learn, in the networks' units: data units = networks' units * scale + mean.
+
+    Finite data have a ``split`` into a training part, the only one that ``draw`` and so the
+    networks ever see, a validation part, whose scores choose among the states of a run, and a test
+    part for the final evaluation (``part``). What this package makes can be pickled and copied.
+    """
+
+    name: str
+    dim: int
+    draw: Callable[[np.random.Generator, int], np.ndarray]  # (rng, n) -> (n, dim) float32
+    mean: np.ndarray  # (dim,) float64
+    scale: np.ndarray  # (dim,) float64, positive
+    centers: np.ndarray | None = None  # (modes, dim): known modes, in the networks' units
+    sigma: float | None = None  # standard deviation of each mode in each coordinate, likewise
+    shape: tuple[int, int, int] | None = None  # (c, h, w) if a point is an image
+    pixels: np.ndarray | None = None  # (images, c, h, w) uint8: all images
+    split: Mapping[str, np.ndarray] | None = None  # of finite data: part -> indices
+    at: Rows | None = None  # of finite data: their points
+
+    @property
+    def all_seen(self) -> bool:
+        """Whether there are too few points to hold any back."""
+        return self.split is not None and np.array_equal(self.split["test"], self.split["train"])
+
+    def part(self, name: str, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n points of the part "train", "validation" or "test": (n, dim) float32, networks' units.
+
+        Of finite data no point is drawn twice, and the whole part is returned if it has no more
+        than n. A distribution has no parts: n fresh points, which no network has seen.
+        """
+        if self.split is None or self.at is None:
+            return self.draw(rng, n)
+        chosen = self.split[name]
+        return self.at(chosen if n >= len(chosen) else rng.choice(chosen, n, replace=False))
+
+    def to_data_units(self, x: Any) -> np.ndarray:
+        """x * scale + mean: (n, dim) -> (n, dim) float64, as a large mean needs its digits."""
+        return backend.to_numpy(x) * self.scale + self.mean
+
+    def to_images(self, x: Any) -> np.ndarray:
+        """(..., dim) in the networks' units -> (..., c, h, w) uint8; NaN becomes black."""
+        assert self.shape is not None
+        levels = np.clip(np.rint(self.to_data_units(x)), 0, 255)
+        return np.nan_to_num(levels).astype(np.uint8).reshape(*levels.shape[:-1], *self.shape)
+
+    def to_network_units(self, x: Any) -> np.ndarray:
+        """(x - mean) / scale: (n, dim) -> (n, dim) float32."""
+        return ((backend.to_numpy(x) - self.mean) / self.scale).astype(np.float32)
+
+
+def split_of(n: int, test: int = 0) -> dict[str, np.ndarray]:
+    """The parts of n points, at random: a tenth each for validation and testing, the rest to train.
+
+    Always the same for the same n (its seed is 0), so that no run tests on another's training
+    points. If ``test`` is given, the last ``test`` points are the test part. Fewer than 20 points
+    are too few to hold any back: each part is all of them.
+    """
+    order = np.random.default_rng(0).permutation(n - test)
+    if n - test < 20:
+        return dict.fromkeys(("train", "validation", "test"), np.arange(n))
+    tenth = (n - test) // 10
+    tested = np.arange(n - test, n) if test else order[:tenth]
+    return {"test": tested, "validation": order[-tenth:],
+            "train": order[0 if test else tenth:-tenth]}
+
+
+def finite(name: str, dim: int, split: Mapping[str, np.ndarray], at: Rows, mean: np.ndarray,
+           scale: np.ndarray, **more: Any) -> DataSet:
+    """The data set of finitely many points; ``draw`` picks training points with replacement."""
+    draw = partial(_draw_rows, at, split["train"])
+    return DataSet(name, dim, draw, mean, scale, split=split, at=at, **more)
+
+
+def _draw_rows(at: Rows, rows: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
+    return at(rows[rng.integers(len(rows), size=n)])
