@@ -20,12 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tinygan import GAN
 from tinygan.training import checkpoint
 from tinygan.training.checkpoint import CheckpointError
 
 HEADER = {"tinygan": "0.1.0", "state": 2**127 + 1}
 ARRAYS = {"net/weight": np.arange(6, dtype=np.float32).reshape(2, 3), "net/bias": np.array(0.5), "empty": np.zeros((0, 2))}
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "checkpoint-format.md"
+EARLIER = Path(__file__).resolve().parent / "data"
 DTYPES = ["?", "i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
 EVERY = pytest.param(True, marks=pytest.mark.thorough)
 
@@ -669,3 +671,33 @@ def test_a_planted_link_in_the_temporary_files_place_is_not_followed(file, tmp_p
     checkpoint.save(file, HEADER, ARRAYS)
     assert (tmp_path / "victim").read_text() == "mine" and same(checkpoint.load(file))
     assert sorted(os.listdir(tmp_path)) == ["victim", "x.npz"]
+
+
+# ------------------------------------------------------------------------------- files of earlier versions
+
+
+@pytest.mark.parametrize("name", ["wgan-gp-ring", "wgan-points", "path-length-images"])
+def test_a_file_of_version_0_1_0_loads_samples_and_goes_on_as_it_did_then(name):
+    """Saved at step 6 of 12; ``expected.npz`` holds what that version made of it, then and after step 12."""
+    with np.load(EARLIER / "expected.npz") as file:
+        expected = {key.removeprefix(f"{name}/"): a for key, a in file.items() if key.startswith(f"{name}/")}
+    gan = GAN.load(EARLIER / f"{name}.npz", X=expected.get("data", "ring"))
+    assert gan.run_.step == 6 and len(gan.history_["step"]) == 6
+    for what, rounding in (("samples", 1e-5), ("after", 1e-3)):
+        samples = gan.sample(5, seed=1)
+        size = np.abs(expected[what]).max()
+        assert samples.dtype == expected[what].dtype
+        np.testing.assert_allclose(samples.astype(float), expected[what].astype(float), rtol=0,
+                                   atol=1 if samples.dtype == np.uint8 else rounding * size)
+        for _ in gan.run_.train():
+            pass
+    assert gan.run_.step == 12
+    assert np.abs(expected["samples"] - 1.0 * expected["after"]).max() > 2e-3 * size  # it does go on
+
+
+@pytest.mark.parametrize("path", sorted(EARLIER.glob("*-*.npz")), ids=lambda path: path.stem)
+def test_a_file_of_version_0_1_0_is_written_again_byte_for_byte(path, tmp_path):
+    header, arrays = checkpoint.load(path)
+    assert header["sha256"] == checkpoint.digest(header, arrays)
+    checkpoint.save(tmp_path / "again.npz", header, arrays)
+    assert (tmp_path / "again.npz").read_bytes() == path.read_bytes()
