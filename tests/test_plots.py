@@ -1,8 +1,11 @@
 """Pictures: what stands in them, and that odd runs do not break them."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -14,6 +17,9 @@ from PIL import Image
 
 from tinygan import data
 from tinygan.app import plots
+
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def dataset(dim):
@@ -54,11 +60,11 @@ def test_a_panel_names_its_axes_and_units_and_says_what_is_good(dim):
     written = text(figure)
     for words in ("my run", "real (1000 points)", "generated (300 points)", "loss", "W estimate  [score]",
                   "step  [generator updates]", "norm of the critic's gradient at the interpolates", "1, the target",
-                  f"64 interpolates: mean 1, sd {NORMS.std():.3g}", "real against real"):
+                  f"64 interpolates: mean 1, sd {NORMS.std():.3g}", "real vs. real"):
         assert words in written
     assert written.count("Good: ") == 4
     place = {1: "density  [1 / data unit]", 2: "x2  [data units]", 3: "principal component 2"}[dim]
-    score = "high quality  [% of samples]" if dim == 2 else "sliced Wasserstein distance  [networks' units]"
+    score = "high quality  [% of samples]" if dim == 2 else "sliced Wasserstein distance  [network units]"
     assert place in written and score in written
     assert ("critic's score" in written) == (dim < 3)
     assert ("all 8 modes" in written) == (dim == 2)
@@ -76,9 +82,9 @@ def test_a_scatter_shows_real_points_beneath(dim):
 def test_a_method_without_penalty_and_estimate_says_so():
     without = history() | {"w_estimate": np.full(30, np.nan), "penalty": np.full(30, np.nan)}
     written = text(plots.panel(dataset(2), np.zeros((5, 2)), without, NORMS))
-    assert "This method has no penalty" in written and "64 interpolates" in written
+    assert "This method has no gradient penalty" in written and "64 interpolates" in written
     assert "W estimate" not in written and "critic's score" not in written
-    assert "no gradient norms were measured" in text(plots.panel(dataset(2), np.zeros((5, 2)), without, None))
+    assert "No slopes were measured" in text(plots.panel(dataset(2), np.zeros((5, 2)), without, None))
 
 
 def test_a_panel_says_what_to_look_for_whatever_the_method():
@@ -86,11 +92,11 @@ def test_a_panel_says_what_to_look_for_whatever_the_method():
         columns = history() | {name: np.full(30, np.nan) for name in missing}
         return text(plots.panel(dataset(2), np.zeros((5, 2)), columns, norms))
 
-    assert "1, the target" in written(NORMS) and "the slope that the penalty asks for" in written(NORMS)
+    assert "1, the target" in written(NORMS) and "the slope that the penalty aims for" in written(NORMS)
     zero_centred = written(NORMS, "w_estimate")
-    assert "pulls slopes to 0" in zero_centred and "target" not in zero_centred and "neither wins" in zero_centred
+    assert "pulls slopes towards 0" in zero_centred and "target" not in zero_centred and "neither player wins" in zero_centred
     alone = written(None, "w_estimate", "critic_loss")
-    assert "no opponent" in alone and "neither wins" not in alone and "No slopes were measured" in alone
+    assert "no opponent" in alone and "neither player wins" not in alone and "No slopes were measured" in alone
 
 
 def test_level_sets_follow_the_critic():
@@ -183,8 +189,49 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
+def test_a_matplotlibrc_changes_no_picture(tmp_path):
+    """Nor breaks one: ``text.usetex`` without LaTeX would."""
+    (tmp_path / "matplotlibrc").write_text(
+        "text.usetex: True\naxes.facecolor: black\nlines.linewidth: 9\nfont.size: 30\n"
+        "savefig.dpi: 20\nsavefig.bbox: tight\nimage.interpolation: bilinear\n")
+    code = """
+import sys, numpy as np
+from tinygan import data
+from tinygan.app import plots
+d, images = data.ring(), data.image_array(np.arange(640).reshape(10, 8, 8) % 256)
+points = np.random.default_rng(0).normal(size=(2, 50, 2))
+log = {"step": np.arange(9.0), "critic_loss": np.arange(9.0)}
+plots.save(plots.panel(d, points[0], log, points[0, :, 0] ** 2, lambda x: x[:, 0]), "panel.png")
+plots.save(plots.scatter(d, points[0], "a title"), "scatter.png")
+shown = images.pixels
+plots.save(plots.image_panel(images, shown, [(1, shown)], shown[None], log), "images.png")
+plots.save_gif(plots.point_frames(d, points, "frames"), "frames.gif")
+"""
+    made = []
+    for folder, given in (("defaults", os.devnull), ("own", tmp_path / "matplotlibrc")):
+        (tmp_path / folder).mkdir()
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path / folder, check=True,
+                       env=os.environ | {"MATPLOTLIBRC": str(given), "PYTHONPATH": str(ROOT)})
+        made.append({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()})
+    assert made[0] == made[1] and len(made[0]) == 4
+
+
+def test_drawing_leaves_the_settings_of_the_process_alone():
+    before = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"text.usetex": True}):
+        plots.png(plots.scatter(dataset(2), np.zeros((5, 2)), "title"))
+        assert matplotlib.rcParams["text.usetex"]
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("title", ["图像 Ελλάδα", "a\udcffb", "$x_1 % \\frac", "line\nbreak"])
+def test_any_name_of_a_file_can_be_a_title(title):
+    assert plots.png(plots.scatter(dataset(2), np.zeros((5, 2)), title)).startswith(b"\x89PNG")
+
+
 def test_pictures_need_no_pyplot_and_importing_them_no_matplotlib():
-    code = ("import sys, numpy as np; from tinygan import data, plots; assert 'matplotlib' not in sys.modules; "
+    code = ("import sys, numpy as np; from tinygan import data; from tinygan.app import plots; assert 'matplotlib' not in sys.modules; "
             "plots.scatter(data.ring(), np.zeros((5, 2))); assert 'matplotlib.pyplot' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -314,11 +361,11 @@ def image_data(shape, n=30):
     return data.image_array(noise(n, *shape, seed=1), "mine")
 
 
-def panel_of(shape, n=200, moments=9, rows=30):
+def panel_of(shape, n=200, snapshots=9, rows=30):
     d = image_data(shape)
     samples = noise(n, *shape, seed=2)
     samples[:3] = d.pixels[[*d.split["train"][[7, 20]], d.split["test"][0]]]  # copies, one of them of a held-out image
-    kept = [(10 * (i + 1), noise(10, d.dim, seed=10 + i)) for i in range(moments)]
+    kept = [(10 * (i + 1), noise(10, d.dim, seed=10 + i)) for i in range(snapshots)]
     paths = noise(4, 10, d.dim, seed=3)
     return d, samples, kept, paths, plots.image_panel(d, samples, kept, paths, history(rows), "my images", YARDSTICK)
 
@@ -363,7 +410,7 @@ def test_nearest_training_images_stand_below_the_samples(shape, monkeypatch):
     near = seen[distance.argmin(axis=1)]
     expected = np.concatenate([samples[:10], near[:10], samples[10:20], near[10:]])
     np.testing.assert_array_equal(axes.images[0].get_array(), plots.tiles(expected, 10))
-    assert f"Here 0 to {distance.min(axis=1).max():.0f} of 255 levels" in text(figure)
+    assert f"differ by 0 to {distance.min(axis=1).max():.0f} of 255 grey levels" in text(figure)
     found, differences = plots._nearest(samples[:20], d)
     monkeypatch.setattr(plots, "NEIGHBOURS", 7 * d.dim)  # the same in parts
     for whole, parts in zip((found, differences), plots._nearest(samples[:20], d)):
@@ -374,25 +421,25 @@ def test_an_image_panel_names_its_parts_and_says_what_is_good():
     figure = panel_of((1, 28, 28))[-1]
     figure.draw_without_rendering()
     written = text(figure)
-    for words in ("my images", "Samples", "The first 88, chosen by nobody", "The same latents over time",
+    for words in ("my images", "Samples", "The first 88, not cherry-picked", "The same latents over time",
                   "Paths through latent space", "Nearest training images", "loss", "W estimate  [score]",
-                  "sliced Wasserstein distance  [networks' units]", "real against real", "step  [generator updates]"):
+                  "sliced Wasserstein distance  [network units]", "real vs. real", "step  [generator updates]"):
         assert words in written
     assert written.count("Good: ") == 6
     assert len(figure.findobj(AxesImage)) == 4
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("shape, n, moments, rows", [
+@pytest.mark.parametrize("shape, n, snapshots, rows", [
     ((1, 8, 8), 1, 0, 0), ((3, 64, 8), 1, 1, 1), ((3, 8, 64), 9, 2, 1), ((1, 8, 8), 15, 3, 2), ((3, 35, 33), 21, 30, 1000)])
-def test_odd_image_runs_make_a_picture(shape, n, moments, rows):
+def test_odd_image_runs_make_a_picture(shape, n, snapshots, rows):
     samples = np.zeros((n, *shape), np.uint8)
     d = image_data(shape, 2)
-    kept = [(i + 1, samples[:1]) for i in range(moments)]
+    kept = [(i + 1, samples[:1]) for i in range(snapshots)]
     figure = plots.image_panel(d, samples, kept, np.zeros((1, 2, d.dim), np.uint8), history(rows))
     figure.draw_without_rendering()
-    assert ("None kept yet" in text(figure)) == (moments == 0)
-    assert len(titled(figure, "The same latents over time").get_yticks()) == min(moments, 8)
+    assert ("No snapshots yet" in text(figure)) == (snapshots == 0)
+    assert len(titled(figure, "The same latents over time").get_yticks()) == min(snapshots, 8)
     assert len(titled(figure, "Nearest training images").get_yticks()) == (4 if n > 20 else 2)
 
 
