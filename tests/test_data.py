@@ -24,7 +24,7 @@ def rng():
     return np.random.default_rng(7)
 
 
-# ------------------------------------------------------------------------------------------------- toys
+# --------------------------------------------------------------------------------------------- toys
 
 
 @pytest.mark.parametrize("name", data.TOYS)
@@ -39,7 +39,8 @@ def test_toys_draw_float32_rows_in_their_own_units_from_the_generator_alone(name
     np.testing.assert_array_equal(toy.to_network_units(a), a)
 
 
-@pytest.mark.parametrize("toy, modes, sigma", [(data.ring(), 8, 0.02 / 1.414), (data.grid(), 25, 0.05 / 2.828)])
+@pytest.mark.parametrize("toy, modes, sigma",
+                         [(data.ring(), 8, 0.02 / 1.414), (data.grid(), 25, 0.05 / 2.828)])
 def test_mixtures_have_the_published_modes(toy, modes, sigma, rng):
     assert toy.centers.shape == (modes, 2) and toy.sigma == pytest.approx(sigma)
     x = toy.draw(rng, N)
@@ -56,7 +57,8 @@ def test_geometry_of_ring_and_grid():
     np.testing.assert_allclose(np.linalg.norm(data.ring().centers, axis=1), 2 / 1.414)
     angles = np.sort(np.arctan2(*data.ring().centers.T[::-1]) % (2 * np.pi))
     np.testing.assert_allclose(np.diff(angles), np.pi / 4)
-    np.testing.assert_allclose(np.unique(data.grid().centers.round(6)), np.arange(-2, 3) * 2 / 2.828, atol=1e-6)
+    np.testing.assert_allclose(np.unique(data.grid().centers.round(6)),
+                               np.arange(-2, 3) * 2 / 2.828, atol=1e-6)
     assert len(np.unique(data.grid().centers.round(6), axis=0)) == 25
 
 
@@ -64,17 +66,19 @@ def test_swissroll_follows_its_spiral(rng):
     x = 7.5 * data.swissroll().draw(rng, N).astype(np.float64)
     t = 1.5 * np.pi * (1 + 2 * (np.arange(20_000) + 0.5) / 20_000)
     spiral = np.stack([t * np.cos(t), t * np.sin(t)], axis=1)
-    np.testing.assert_allclose(x.mean(axis=0), spiral.mean(axis=0), atol=5 * spiral.std(axis=0).max() / np.sqrt(N))
+    np.testing.assert_allclose(x.mean(axis=0), spiral.mean(axis=0),
+                               atol=5 * spiral.std(axis=0).max() / np.sqrt(N))
     np.testing.assert_allclose(x.var(axis=0), spiral.var(axis=0) + 0.25**2, rtol=0.03)
     # |x|^2 = t^2 + 2 t e + |e|^2 with e ~ N(0, 0.25^2): its mean has a closed form
     squares = np.square(x).sum(axis=1)
     expected = 1.5**2 * np.pi**2 * (1 + 2 + 4 / 3) + 2 * 0.25**2
     assert squares.mean() == pytest.approx(expected, abs=5 * squares.std() / np.sqrt(N))
     distance = np.abs(np.linalg.norm(x[:2000, None] - spiral[::20], axis=2)).min(axis=1)
-    assert np.sqrt(np.mean(distance**2)) == pytest.approx(0.25, rel=0.1)  # the noise across the curve
+    # The noise across the curve
+    assert np.sqrt(np.mean(distance**2)) == pytest.approx(0.25, rel=0.1)
 
 
-# ------------------------------------------------------------------------------------------------ arrays
+# ------------------------------------------------------------------------------------------- arrays
 
 
 def test_points_are_standardized_and_drawn_with_replacement(rng):
@@ -88,7 +92,8 @@ def test_points_are_standardized_and_drawn_with_replacement(rng):
     seen = x[d.split["train"]]
     np.testing.assert_allclose(d.mean, seen.mean(axis=0))
     np.testing.assert_allclose(d.scale, seen.std(axis=0))
-    assert len(np.unique(drawn, axis=0)) == len(seen) == 40  # each of 40 rows is missed with probability 1e-11
+    # Each of 40 rows is missed with probability 1e-11
+    assert len(np.unique(drawn, axis=0)) == len(seen) == 40
     np.testing.assert_allclose(d.to_network_units(seen).std(axis=0), 1, rtol=1e-5)
     rows = np.abs(d.to_data_units(drawn)[:, None] - seen).max(axis=2).min(axis=1)
     assert rows.max() < 1e-3  # every draw is one of the training rows
@@ -139,7 +144,8 @@ def test_a_part_gives_different_points_at_most_all_it_has(rng):
     d = data.points(rng.standard_normal((100, 2)))
     for name, size in (("train", 80), ("validation", 10), ("test", 10)):
         some, whole = d.part(name, 7, rng), d.part(name, 1000, rng)
-        assert len(np.unique(some, axis=0)) == 7 and np.array_equal(whole, d.at(d.split[name])) and len(whole) == size
+        assert len(np.unique(some, axis=0)) == 7 and np.array_equal(whole, d.at(d.split[name]))
+        assert len(whole) == size
         assert {tuple(p) for p in some} <= {tuple(p) for p in whole}
     assert d.part("train", 1, rng).dtype == np.float32
     ring = data.ring()
@@ -151,7 +157,8 @@ def test_what_is_held_out_has_no_part_in_the_standardization(rng):
     held = np.concatenate([data.points(x).split[name] for name in ("validation", "test")])
     other = x.copy()
     other[held] += 1000
-    assert data.points(other).mean == data.points(x).mean and data.points(other).scale == data.points(x).scale
+    assert data.points(other).mean == data.points(x).mean
+    assert data.points(other).scale == data.points(x).scale
 
 
 def test_a_constant_column_is_only_centred():
@@ -162,7 +169,8 @@ def test_a_constant_column_is_only_centred():
 @pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
 def test_columns_whose_variance_leaves_the_range_of_float64_are_standardized(size):
     d = data.points(size * np.array([[1.0], [2.0], [3.0]]))
-    np.testing.assert_allclose(d.to_network_units(size * np.array([[1.0], [3.0]])), [[-1.5**0.5], [1.5**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(d.to_network_units(size * np.array([[1.0], [3.0]])),
+                               [[-1.5**0.5], [1.5**0.5]], rtol=1e-6)
 
 
 def test_numbers_in_one_dimension_are_points_of_one_column():
@@ -203,7 +211,7 @@ def test_arrays_that_are_no_points_are_refused_in_one_line(array, says):
     assert "\n" not in str(caught.value)
 
 
-# ------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------- files
 
 
 def npy_bytes(array, allow_pickle=False):
@@ -219,7 +227,8 @@ def npz_bytes(**arrays):
 
 
 def lying_header(version=(1, 0), shape=(2**32, 1)):
-    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
+    header = text.encode().ljust(117) + b"\n"
     size = struct.pack("<H" if version == (1, 0) else "<I", len(header))
     return b"\x93NUMPY" + bytes(version) + size + header
 
@@ -228,15 +237,18 @@ X = np.array([[1.0, 2.0], [3.0, 5.0], [7.0, 8.0]])
 
 
 @pytest.mark.parametrize("name, content", [
-    ("x.npy", npy_bytes(X)), ("x.NPY", npy_bytes(X.astype(">f4"))), ("x.npy", npy_bytes(np.asfortranarray(X))),
-    ("x.npy", npy_bytes(X.astype(int))), ("x.npz", npz_bytes(anything=X)), ("x.npz", npz_bytes(samples=X, more=X[0])),
-    ("x.npz", npz_bytes(X=X, y=np.arange(3))),
-    ("x.csv", b"1,2\n3,5\n7,8\n"), ("x.csv", b"a,b\n1,2\n3,5\n7,8"), ("x.csv", b"\xef\xbb\xbfa;b\r\n1;2\r\n3;5\r\n7;8\r\n"),
-    ("x.csv", b"\n 1.0 \t2e0\n3\t5\n\n7\t8\n\n"), ("x.csv", b'"a","b"\n"1","2"\n"3","5"\n"7","8"\n'),
-    ("x.csv", b"\xef\xbb\xbf1,2\n3,5\n7,8"), ("x.csv", b"# a, b\n1, 2\n3, 5\n7, 8\n"),
+    ("x.npy", npy_bytes(X)), ("x.NPY", npy_bytes(X.astype(">f4"))),
+    ("x.npy", npy_bytes(np.asfortranarray(X))), ("x.npy", npy_bytes(X.astype(int))),
+    ("x.npz", npz_bytes(anything=X)), ("x.npz", npz_bytes(samples=X, more=X[0])),
+    ("x.npz", npz_bytes(X=X, y=np.arange(3))), ("x.csv", b"1,2\n3,5\n7,8\n"),
+    ("x.csv", b"a,b\n1,2\n3,5\n7,8"), ("x.csv", b"\xef\xbb\xbfa;b\r\n1;2\r\n3;5\r\n7;8\r\n"),
+    ("x.csv", b"\n 1.0 \t2e0\n3\t5\n\n7\t8\n\n"),
+    ("x.csv", b'"a","b"\n"1","2"\n"3","5"\n"7","8"\n'), ("x.csv", b"\xef\xbb\xbf1,2\n3,5\n7,8"),
+    ("x.csv", b"# a, b\n1, 2\n3, 5\n7, 8\n"),
     ("x.csv", b'"2019","2020"\n1,2\n3,5\n7,8\n'), ("x.csv", b'"1","2"\n"3","5"\n"7","8"\n'),
     ("x.tsv", b"a\tb\n1\t2\n3\t5\n7\t8\n"), ("x.txt", b"1;2\n3;5\n7;8\n"),
-    ("x.csv.gz", gzip.compress(b"a,b\n1,2\n3,5\n7,8\n")), ("x.csv", gzip.compress(b"1,2\n3,5\n7,8")),
+    ("x.csv.gz", gzip.compress(b"a,b\n1,2\n3,5\n7,8\n")),
+    ("x.csv", gzip.compress(b"1,2\n3,5\n7,8")),
     ("x.TSV.GZ", gzip.compress(b'"2019"\t"2020"\n1\t2\n3\t5\n7\t8\n')),
 ])
 def test_files_are_read(tmp_path, name, content):
@@ -321,7 +333,8 @@ def test_bad_files_are_refused_in_one_short_line(tmp_path, name, content, says):
     with pytest.raises(DataError, match=says) as caught:
         data.load(str(tmp_path / name))
     message = str(caught.value)
-    assert message.startswith(str(tmp_path / name)) and "\n" not in message and "pickle=" not in message
+    assert message.startswith(str(tmp_path / name)) and "\n" not in message
+    assert "pickle=" not in message
     assert len(message) < len(str(tmp_path / name)) + 200
 
 
@@ -337,7 +350,8 @@ def test_arrays_are_points_or_images_by_their_dimensions(tmp_path):
     np.save(tmp_path / "a.npy", images)
     np.savez(tmp_path / "b.npz", X=images.reshape(4, -1))
     a, b = data.load(tmp_path / "a.npy", channels=1), data.load(tmp_path / "b.npz")
-    assert (a.name, a.dim, a.shape) == ("a", 72, (1, 8, 9)) and (b.name, b.dim, b.shape) == ("b", 72, None)
+    assert (a.name, a.dim, a.shape) == ("a", 72, (1, 8, 9))
+    assert (b.name, b.dim, b.shape) == ("b", 72, None)
     np.testing.assert_array_equal(a.pixels[:, 0], images)
     with pytest.raises(DataError, match="asked for size 8 and 3 channel"):
         data.load(tmp_path / "a.npy", channels=3)
@@ -347,14 +361,16 @@ def test_arrays_are_points_or_images_by_their_dimensions(tmp_path):
 def test_points_have_no_image_options(options, tmp_path):
     np.save(tmp_path / "a.npy", X)
     for source in ("ring", tmp_path / "a.npy"):
-        with pytest.raises(DataError, match=f"--{next(iter(options)).replace('_', '-')} are for images"):
+        option = next(iter(options)).replace("_", "-")
+        with pytest.raises(DataError, match=f"--{option} are for images"):
             data.load(source, **options)
 
 
 @pytest.mark.parametrize("source, says", [
-    ("rings", "^unknown data 'rings' .*no such file.* ring, grid, swissroll"), ("", "unknown data ''"),
-    ("nowhere/x.npy", "^nowhere/x.npy: No such file"), ("x.npz", "No such file"), ("x.csv", "No such file"),
-    ("x" * 5000 + ".csv", "too long"), ("x" * 5000, "unknown data"), ("a\0b", "unknown data"),
+    ("rings", "^unknown data 'rings' .*no such file.* ring, grid, swissroll"),
+    ("", "unknown data ''"), ("nowhere/x.npy", "^nowhere/x.npy: No such file"),
+    ("x.npz", "No such file"), ("x.csv", "No such file"), ("x" * 5000 + ".csv", "too long"),
+    ("x" * 5000, "unknown data"), ("a\0b", "unknown data"),
 ])
 def test_unknown_names_and_missing_files_are_refused(source, says):
     with pytest.raises(DataError, match=says):
@@ -370,9 +386,12 @@ def test_an_array_in_an_npz_whose_header_lies_is_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([("x.npy", npy_bytes(X)), ("x.npz", npz_bytes(a=X)), ("x.csv", b"a,b\n1,2.5\n3,4\n")]),
-       st.lists(st.tuples(st.integers(0, 500), st.binary(max_size=4)), max_size=4), st.integers(0, 500))
-def test_a_damaged_file_is_read_or_refused_with_a_data_error(tmp_path_factory, file, changes, length):
+@given(st.sampled_from([("x.npy", npy_bytes(X)), ("x.npz", npz_bytes(a=X)),
+                        ("x.csv", b"a,b\n1,2.5\n3,4\n")]),
+       st.lists(st.tuples(st.integers(0, 500), st.binary(max_size=4)), max_size=4),
+       st.integers(0, 500))
+def test_a_damaged_file_is_read_or_refused_with_a_data_error(tmp_path_factory, file, changes,
+                                                             length):
     name, content = file
     for place, patch in changes:
         content = content[:place] + patch + content[place + len(patch):]

@@ -1,4 +1,4 @@
-"""Image data: arrays, glyphs and their cache, bundled digits, IDX files, folders of pictures; every bad file is refused."""
+"""Image data: arrays, glyphs and their cache, digits, IDX files, folders of pictures."""
 
 import gzip
 import io
@@ -19,7 +19,8 @@ from PIL import Image
 import tinygan.data.images as module
 from tinygan import GAN, data
 from tinygan.data import DataError
-from tinygan.data.images import ENDINGS, MNIST_FILES, folder, glyphs, image_array, load_images, read_idx
+from tinygan.data.images import (ENDINGS, MNIST_FILES, folder, glyphs, image_array, load_images,
+                                 read_idx)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 9), dtype=np.uint8)
 
@@ -45,7 +46,7 @@ def refusal(call, *args, **kwargs):
     return message
 
 
-# --------------------------------------------------------------------------------------------------- arrays
+# ------------------------------------------------------------------------------------------- arrays
 
 
 def test_an_array_of_images_is_a_data_set_of_flat_points():
@@ -56,7 +57,8 @@ def test_an_array_of_images_is_a_data_set_of_flat_points():
     assert x.shape == (200, 72) and x.dtype == np.float32 and -1 <= x.min() and x.max() <= 1
     chosen = np.random.default_rng(1).integers(5, size=200)
     np.testing.assert_allclose(d.to_data_units(x), PIXELS[chosen].reshape(200, 72), atol=1e-4)
-    np.testing.assert_allclose(d.to_network_units(PIXELS.reshape(5, 72)), PIXELS.reshape(5, 72) / 127.5 - 1, atol=1e-6)
+    np.testing.assert_allclose(d.to_network_units(PIXELS.reshape(5, 72)),
+                               PIXELS.reshape(5, 72) / 127.5 - 1, atol=1e-6)
     assert np.array_equal(x, d.draw(np.random.default_rng(1), 200))
 
 
@@ -74,10 +76,10 @@ def test_a_data_set_keeps_its_own_copy():
 
 
 @pytest.mark.parametrize("make, shape", [
-    (lambda p: p, (1, 8, 9)), (lambda p: p[:, None], (1, 8, 9)), (lambda p: p[..., None], (1, 8, 9)),
-    (lambda p: np.stack([p] * 3, 1), (3, 8, 9)), (lambda p: np.stack([p] * 3, -1), (3, 8, 9)),
-    (lambda p: p.astype(np.int64), (1, 8, 9)), (lambda p: p / 255, (1, 8, 9)),
-    (lambda p: p / np.float32(127.5) - 1, (1, 8, 9)),
+    (lambda p: p, (1, 8, 9)), (lambda p: p[:, None], (1, 8, 9)),
+    (lambda p: p[..., None], (1, 8, 9)), (lambda p: np.stack([p] * 3, 1), (3, 8, 9)),
+    (lambda p: np.stack([p] * 3, -1), (3, 8, 9)), (lambda p: p.astype(np.int64), (1, 8, 9)),
+    (lambda p: p / 255, (1, 8, 9)), (lambda p: p / np.float32(127.5) - 1, (1, 8, 9)),
     (lambda p: np.asfortranarray(p), (1, 8, 9)), (lambda p: p.tolist(), (1, 8, 9)),
     (lambda p: (p / 255).astype(">f4"), (1, 8, 9))])
 def test_layouts_and_ranges(make, shape):
@@ -113,14 +115,18 @@ def test_booleans_are_black_and_white():
 
 
 @pytest.mark.parametrize("array, says", [
-    (np.zeros((5, 64)), r"got shape \(5, 64\)"), (np.zeros((1, 8, 8)), r"at least two images.*\(1, 8, 8\)"),
-    (np.zeros((0, 8, 8)), "at least two"), (np.zeros((2, 4, 8, 8)), r"c 1 or 3, got shape \(2, 4, 8, 8\)"),
-    (np.zeros((2, 7, 8)), "images of 7 x 8 pixels; sides of 8 to 64"), (np.zeros((2, 3, 8, 65)), "8 x 65 pixels"),
-    (np.zeros((2, 8, 8), complex), "dtype complex128"), (np.full((2, 8, 8), "a"), "dtype <U1"),
-    (np.full((2, 8, 8), np.nan), "from nan to nan"), (np.full((2, 8, 8), np.inf), "from inf to inf"),
+    (np.zeros((5, 64)), r"got shape \(5, 64\)"),
+    (np.zeros((1, 8, 8)), r"at least two images.*\(1, 8, 8\)"),
+    (np.zeros((0, 8, 8)), "at least two"),
+    (np.zeros((2, 4, 8, 8)), r"c 1 or 3, got shape \(2, 4, 8, 8\)"),
+    (np.zeros((2, 7, 8)), "images of 7 x 8 pixels; sides of 8 to 64"),
+    (np.zeros((2, 3, 8, 65)), "8 x 65 pixels"), (np.zeros((2, 8, 8), complex), "dtype complex128"),
+    (np.full((2, 8, 8), "a"), "dtype <U1"), (np.full((2, 8, 8), np.nan), "from nan to nan"),
+    (np.full((2, 8, 8), np.inf), "from inf to inf"),
     (np.full((2, 8, 8), 1.5), "from 1.5 to 1.5; scale it"), (PIXELS.astype(float), "scale it to 0"),
-    (PIXELS.astype(int) * 2, "integers from .* 0 to 255"), (PIXELS.astype(int) - 1, "integers from -1"),
-    (3.0, r"got shape \(\)"), (np.zeros((2, 8, 8, 8, 3)), "got shape")])
+    (PIXELS.astype(int) * 2, "integers from .* 0 to 255"),
+    (PIXELS.astype(int) - 1, "integers from -1"), (3.0, r"got shape \(\)"),
+    (np.zeros((2, 8, 8, 8, 3)), "got shape")])
 def test_unusable_arrays_are_refused(array, says):
     with pytest.raises(DataError, match=says):
         image_array(array)
@@ -128,7 +134,8 @@ def test_unusable_arrays_are_refused(array, says):
 
 
 @pytest.mark.parametrize("name, write", [
-    ("a.npy", lambda p: np.save(p, PIXELS)), ("a.NPY", lambda p: np.lib.format.write_array(p.open("wb"), PIXELS)),
+    ("a.npy", lambda p: np.save(p, PIXELS)),
+    ("a.NPY", lambda p: np.lib.format.write_array(p.open("wb"), PIXELS)),
     ("a.npz", lambda p: np.savez(p, PIXELS)),
     ("b.npz", lambda p: np.savez_compressed(p, samples=PIXELS, labels=np.arange(5)))])
 def test_array_files(tmp_path, name, write):
@@ -145,12 +152,15 @@ def test_bad_array_files_are_refused(tmp_path):
     np.save(tmp_path / "points.npy", np.zeros((5, 2)))
     np.save(tmp_path / "trap.npy", np.array([Trap()], object), allow_pickle=True)
     np.savez(tmp_path / "two.npz", a=PIXELS, b=PIXELS)
-    for name, content in (("cut.npy", npy(PIXELS)[:-1]), ("empty.npy", b""), ("garbage.npz", b"PK\3\4 and so on"),
-                          ("garbage.npy", b"\x93NUMPY and so on"), ("picture.gif", b"GIF89a"), ("notes.txt", b"hello")):
+    for name, content in (("cut.npy", npy(PIXELS)[:-1]), ("empty.npy", b""),
+                          ("garbage.npz", b"PK\3\4 and so on"),
+                          ("garbage.npy", b"\x93NUMPY and so on"), ("picture.gif", b"GIF89a"),
+                          ("notes.txt", b"hello")):
         (tmp_path / name).write_bytes(content)
-    for name, says in {"points.npy": "(5, 2)", "trap.npy": "objects", "two.npz": "a, b", "cut.npy": "cut off",
-                       "empty.npy": "empty", "garbage.npz": "zip", "garbage.npy": "get the file again",
-                       "picture.gif": "not an IDX file", "notes.txt": "not an IDX file"}.items():
+    for name, says in {"points.npy": "(5, 2)", "trap.npy": "objects", "two.npz": "a, b",
+                       "cut.npy": "cut off", "empty.npy": "empty", "garbage.npz": "zip",
+                       "garbage.npy": "get the file again", "picture.gif": "not an IDX file",
+                       "notes.txt": "not an IDX file"}.items():
         message = refusal(load_images, tmp_path / name)
         assert message.startswith(str(tmp_path / name)) and says in message, message
 
@@ -164,14 +174,16 @@ def npy(array):
 @pytest.mark.parametrize("source", ["nothing", "", "a\0b", "x" * 5000, "nowhere/x.npy"])
 def test_unknown_names_are_refused(source):
     message = str(pytest.raises(DataError, load_images, source).value)
-    assert "no such file exists" in message and "glyphs, digits, mnist, fashion-mnist, a folder" in message
+    assert "no such file exists" in message
+    assert "glyphs, digits, mnist, fashion-mnist, a folder" in message
 
 
 def test_images_are_as_they_are_unless_they_come_from_a_folder(tmp_path):
     np.save(tmp_path / "a.npy", PIXELS[:, :, :8])
     assert load_images(tmp_path / "a.npy", size=8, channels=1).shape == (1, 8, 8)
     for how in ({"size": 28}, {"channels": 3}):
-        assert "only pictures of a folder are converted" in refusal(load_images, tmp_path / "a.npy", **how)
+        message = refusal(load_images, tmp_path / "a.npy", **how)
+        assert "only pictures of a folder are converted" in message
 
 
 def test_a_gan_trains_on_images(tmp_path):
@@ -179,7 +191,7 @@ def test_a_gan_trains_on_images(tmp_path):
     assert gan.sample(3).shape == (3, 1, 8, 9) and gan.sample(3).dtype == np.uint8
 
 
-# --------------------------------------------------------------------------------------------------- glyphs
+# ------------------------------------------------------------------------------------------- glyphs
 
 
 def test_glyphs_are_letters_and_digits(drawn):
@@ -201,14 +213,16 @@ def test_glyphs_are_letters_and_digits(drawn):
 
 def test_glyphs_are_drawn_once_and_kept(cache, drawn, monkeypatch):
     d = glyphs()
-    assert d.name == "glyphs" and d.shape == (1, 28, 28) and np.array_equal(d.pixels[:, 0], drawn)  # drawing is repeatable
+    # Drawing is repeatable
+    assert d.name == "glyphs" and d.shape == (1, 28, 28) and np.array_equal(d.pixels[:, 0], drawn)
     assert [p.name for p in cache.iterdir()] == ["glyphs-1.npy"]
     monkeypatch.setattr(module, "_drawn", lambda: pytest.fail("drawn again"))
     assert np.array_equal(load_images("glyphs").pixels, d.pixels)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", npy(np.zeros((3906, 28, 28), np.uint8))[:-1], npy(np.zeros(3)),
-                                     npy(np.zeros((3906, 28, 28), np.float32)), npy(np.zeros((3906, 28, 27), np.uint8))])
+@pytest.mark.parametrize("content", [b"", b"garbage", npy(np.zeros((3906, 28, 28), np.uint8))[:-1],
+                                     npy(np.zeros(3)), npy(np.zeros((3906, 28, 28), np.float32)),
+                                     npy(np.zeros((3906, 28, 27), np.uint8))])
 def test_a_damaged_cache_is_renewed(cache, drawn, monkeypatch, content):
     cache.mkdir()
     (cache / "glyphs-1.npy").write_bytes(content)
@@ -267,12 +281,12 @@ def test_missing_fonts_are_named(monkeypatch, tmp_path):
 
 
 def test_importing_the_data_loads_no_pictures_or_plots():
-    code = ("import sys, tinygan.data; "
-            "sys.exit(bool({'matplotlib', 'PIL', 'sklearn', 'gzip', 'tempfile'} & set(sys.modules)))")
+    late = {"matplotlib", "PIL", "sklearn", "gzip", "tempfile"}
+    code = f"import sys, tinygan.data; sys.exit(bool({late} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-# --------------------------------------------------------------------------------------------------- digits
+# ------------------------------------------------------------------------------------------- digits
 
 
 def test_digits_without_scikit_learn_are_refused(monkeypatch):
@@ -294,21 +308,24 @@ def test_digits_are_scaled_from_sixteen_levels(monkeypatch):
 def test_the_real_digits():
     pytest.importorskip("sklearn")
     d = load_images("digits")
-    assert d.pixels.shape == (1797, 1, 8, 8) and len(np.unique(d.pixels.reshape(1797, -1), axis=0)) == 1797
+    assert d.pixels.shape == (1797, 1, 8, 8)
+    assert len(np.unique(d.pixels.reshape(1797, -1), axis=0)) == 1797
 
 
-# ------------------------------------------------------------------------------------------------------ IDX
+# ---------------------------------------------------------------------------------------------- IDX
 
 
 def idx(array, code=8):
-    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    sides = struct.pack(f">{array.ndim}I", *array.shape)
+    return bytes([0, 0, code, array.ndim]) + sides + array.tobytes()
 
 
 WHOLE = idx(PIXELS)
 
 
 @pytest.mark.parametrize("content", [WHOLE, gzip.compress(WHOLE)])
-@pytest.mark.parametrize("name", ["x-idx3-ubyte", "x.gz", "x"])  # what is in it counts, not its name
+# What is in it counts, not its name
+@pytest.mark.parametrize("name", ["x-idx3-ubyte", "x.gz", "x"])
 def test_idx_files_are_read(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     np.testing.assert_array_equal(read_idx(tmp_path / name), PIXELS)
@@ -351,21 +368,27 @@ def test_every_flipped_bit_of_a_gzip_file_is_refused_or_harmless(tmp_path):
         damaged[bit // 8] ^= 1 << bit % 8
         (tmp_path / "x").write_bytes(damaged)
         try:
-            np.testing.assert_array_equal(load_images(tmp_path / "x").pixels[:, 0], PIXELS[:2, :, :8])
+            np.testing.assert_array_equal(load_images(tmp_path / "x").pixels[:, 0],
+                                          PIXELS[:2, :, :8])
             harmless += 1
         except DataError:
             pass
-    assert harmless < 100  # of a time, an operating system, flags that say nothing; never other images
+    # Of a time, an operating system, flags that say nothing; never other images
+    assert harmless < 100
 
 
 @pytest.mark.parametrize("content, says", [
-    (gzip.compress(gzip.compress(WHOLE)), "gzipped twice"), (WHOLE + b"\0", "more"), (gzip.compress(WHOLE + b"\0"), "more"),
-    (gzip.compress(WHOLE) + b"trailing", ""), (gzip.compress(WHOLE) + gzip.compress(b"x"), "more"), (b"", "nothing"),
-    (idx(PIXELS, code=9), "starts with 00 00 09 03"), (idx(PIXELS.astype(">f4"), code=13), "00 00 0d 03"),
-    (idx(PIXELS[None]), "00 00 08 04"), (b"\x93NUMPY", "not an IDX file"), (WHOLE[:4] + b"\xff" * 12, "at most"),
-    (WHOLE[:4] + struct.pack(">3I", 2**10, 2**10, 2**10), "fewer"), (WHOLE[:4] + struct.pack(">3I", 0, 8, 9) + b"x", "more"),
+    (gzip.compress(gzip.compress(WHOLE)), "gzipped twice"), (WHOLE + b"\0", "more"),
+    (gzip.compress(WHOLE + b"\0"), "more"), (gzip.compress(WHOLE) + b"trailing", ""),
+    (gzip.compress(WHOLE) + gzip.compress(b"x"), "more"), (b"", "nothing"),
+    (idx(PIXELS, code=9), "starts with 00 00 09 03"),
+    (idx(PIXELS.astype(">f4"), code=13), "00 00 0d 03"), (idx(PIXELS[None]), "00 00 08 04"),
+    (b"\x93NUMPY", "not an IDX file"), (WHOLE[:4] + b"\xff" * 12, "at most"),
+    (WHOLE[:4] + struct.pack(">3I", 2**10, 2**10, 2**10), "fewer"),
+    (WHOLE[:4] + struct.pack(">3I", 0, 8, 9) + b"x", "more"),
     (gzip.compress(WHOLE[:4] + struct.pack(">3I", 2**10, 2**10, 2**10)), "inflate"),
-    (WHOLE[:4] + struct.pack(">3I", 0, 2**31, 2**31), "at least two"), (idx(PIXELS[:, :4, :4]), "images of 4 x 4")])
+    (WHOLE[:4] + struct.pack(">3I", 0, 2**31, 2**31), "at least two"),
+    (idx(PIXELS[:, :4, :4]), "images of 4 x 4")])
 def test_idx_files_that_lie_are_refused(tmp_path, content, says):
     (tmp_path / "x").write_bytes(content)
     message = refusal(load_images, tmp_path / "x")
@@ -381,7 +404,8 @@ def test_a_bomb_is_not_inflated(tmp_path):
             "try: load_images(sys.argv[1])\n"
             "except ValueError as e: print(e)\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], capture_output=True,
+                         text=True)
     out = run.stdout.split("\n")
     assert "more" in out[0] and int(out[1]) < 20_000  # KiB
     (tmp_path / "x").write_bytes(gzip.compress(WHOLE[:4] + struct.pack(">3I", 2**26, 8, 8)))
@@ -389,7 +413,8 @@ def test_a_bomb_is_not_inflated(tmp_path):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.booleans(), st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=4)), max_size=4), st.integers(0, 500))
+@given(st.booleans(), st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=4)), max_size=4),
+       st.integers(0, 500))
 def test_a_damaged_idx_file_is_read_or_refused(tmp_path_factory, packed, changes, length):
     content = gzip.compress(WHOLE, mtime=0) if packed else WHOLE
     for place, patch in changes:
@@ -405,20 +430,24 @@ def test_a_damaged_idx_file_is_read_or_refused(tmp_path_factory, packed, changes
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_mnist_is_found_where_the_message_says(tmp_path, cache, name):
     message = refusal(load_images, name)
-    assert all(file in message for file in MNIST_FILES) and str(cache / name) in message and "downloaded" in message
+    assert all(file in message for file in MNIST_FILES) and str(cache / name) in message
+    assert "downloaded" in message
     assert str(tmp_path / "mine") in refusal(load_images, name, tmp_path / "mine")
-    for place, ending, n, how in ((cache / name, "", 2, {}), (tmp_path / "mine", ".gz", 3, {"data_dir": tmp_path / "mine"}),
-                                  (tmp_path / "mine" / name, "", 4, {"data_dir": tmp_path / "mine"})):
+    for place, ending, n, how in ((cache / name, "", 2, {}),
+                                  (tmp_path / "mine", ".gz", 3, {"data_dir": tmp_path / "mine"}),
+                                  (tmp_path / "mine" / name, "", 4,
+                                   {"data_dir": tmp_path / "mine"})):
         place.mkdir(parents=True, exist_ok=True)
         content = idx(PIXELS[:n])
-        (place / (MNIST_FILES[0] + ending)).write_bytes(gzip.compress(content) if ending else content)
+        packed = gzip.compress(content) if ending else content
+        (place / (MNIST_FILES[0] + ending)).write_bytes(packed)
         d = load_images(name, **how)
         assert d.name == name and len(d.pixels) == n
     (cache / name / MNIST_FILES[0]).write_bytes(WHOLE[:-1])
     assert "fewer" in refusal(load_images, name)
 
 
-# ------------------------------------------------------------------------------------------ folders of pictures
+# ------------------------------------------------------------------------------ folders of pictures
 
 
 def save(path, array, **how):
@@ -434,7 +463,8 @@ def test_a_folder_of_mixed_pictures(tmp_path):
     rng = np.random.default_rng(0)
     for i, (h, w) in enumerate([(30, 40), (64, 64), (8, 100), (5, 6), (300, 200)]):
         save(tmp_path / f"{i}.png", rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
-        save(tmp_path / "below" / f"{i}.JPG", rng.integers(0, 256, (h, w), dtype=np.uint8), format="JPEG")
+        save(tmp_path / "below" / f"{i}.JPG", rng.integers(0, 256, (h, w), dtype=np.uint8),
+             format="JPEG")
     for size, channels in ((28, 1), (16, 3), (64, 3)):
         d = load_images(tmp_path, size=size, channels=channels, report=quiet)
         assert d.name == tmp_path.name and d.shape == (channels, size, size) and len(d.pixels) == 10
@@ -466,10 +496,12 @@ def test_what_is_left_out_is_counted_by_kind_and_named_once(tmp_path):
     assert len(folder(tmp_path, 8, 1, told.append).pixels) == 3
     (line,) = told
     assert line.startswith(f"{tmp_path}: left out ") and line.isprintable()
-    assert {"3 hidden", "2 .txt", "1 .heic", "1 without an ending"} < set(line.split("left out ")[1].split(", "))
+    kinds = set(line.split("left out ")[1].split(", "))
+    assert {"3 hidden", "2 .txt", "1 .heic", "1 without an ending"} < kinds
     (tmp_path / "broken.gif").write_bytes(b"GIF89a")
     folder(tmp_path, 8, 1, told.append)
-    assert len(told) == 2 and "skipped 1 of 4 pictures" in told[1] and "; left out 3 hidden" in told[1]
+    assert len(told) == 2 and "skipped 1 of 4 pictures" in told[1]
+    assert "; left out 3 hidden" in told[1]
 
 
 def test_deep_and_floating_point_pictures(tmp_path):
@@ -489,7 +521,7 @@ def test_the_middle_square_is_taken(tmp_path):
     save(tmp_path / "a.png", wide)
     save(tmp_path / "b.png", tall)
     d = folder(tmp_path, 10, 3)
-    np.testing.assert_array_equal(d.pixels[0], np.broadcast_to(np.array([10, 200, 90])[:, None, None], (3, 10, 10)))
+    assert (d.pixels[0] == np.array([10, 200, 90])[:, None, None]).all()
     np.testing.assert_array_equal(d.pixels[1], np.full((3, 10, 10), 77))
 
 
@@ -497,7 +529,8 @@ def test_sixteen_bits_palettes_transparency_and_orientation(tmp_path):
     grey = np.full((8, 8), 100, np.uint8)
     save(tmp_path / "a.png", grey.astype(np.uint16) * 257)
     Image.fromarray(grey).convert("P").save(tmp_path / "b.png")
-    save(tmp_path / "c.png", np.dstack([grey, grey, grey, np.zeros_like(grey)]))  # wholly transparent: white
+    # Wholly transparent: white
+    save(tmp_path / "c.png", np.dstack([grey, grey, grey, np.zeros_like(grey)]))
     save(tmp_path / "d.png", np.dstack([grey, np.full_like(grey, 255)]))
     Image.fromarray(grey > 50).save(tmp_path / "e.png")
     turned, exif = np.zeros((16, 16), np.uint8), Image.Exif()
@@ -527,7 +560,8 @@ def test_an_unreadable_picture_is_reported_and_skipped(tmp_path):
     d = load_images(tmp_path, size=8, report=told.append)
     np.testing.assert_array_equal(d.pixels, good.pixels)
     (line,) = told
-    assert line.startswith(f"{tmp_path}: skipped 5 of 11 pictures") and "\n" not in line and len(line) < 500
+    assert line.startswith(f"{tmp_path}: skipped 5 of 11 pictures") and "\n" not in line
+    assert len(line) < 500
     assert "cut.png (" in line and "empty.jpg (not a PNG, JPEG, " in line
     assert line.endswith(", ...")
     with pytest.warns(UserWarning, match="skipped 5 of 11"):
@@ -548,7 +582,8 @@ def test_every_truncation_of_a_picture_is_skipped_or_shown(tmp_path):
 
 
 @pytest.mark.parametrize("make, says", [
-    (lambda p: None, "found 0$"), (lambda p: (p / "a.txt").write_text("x"), "found 0; left out 1 .txt$"),
+    (lambda p: None, "found 0$"),
+    (lambda p: (p / "a.txt").write_text("x"), "found 0; left out 1 .txt$"),
     (lambda p: (p / "a.png").write_text("x"),
      r"found 0; skipped 1 of 1 pictures that cannot be read: a.png \(not a PNG, .* picture\)$"),
     (lambda p: save(p / "a.png", PIXELS[0]), "found 1$")])
@@ -568,7 +603,8 @@ def test_impossible_sizes_are_refused(tmp_path, size, channels):
 def test_a_picture_that_unpacks_to_too_much_is_skipped(tmp_path, monkeypatch):
     for i in range(2):
         save(tmp_path / f"{i}.png", PIXELS[i])
-    for name, side in (("large.png", 7100), ("larger.png", 9600), ("largest.png", 14000)):  # Pillow warns, then refuses
+    # Pillow warns, then refuses
+    for name, side in (("large.png", 7100), ("larger.png", 9600), ("largest.png", 14000)):
         Image.new("1", (side, side)).save(tmp_path / name)
     told = []
     with warnings.catch_warnings():
@@ -588,5 +624,5 @@ def test_a_picture_that_may_not_be_read_is_skipped(tmp_path):
 
 
 def test_images_are_part_of_the_data():
-    assert data.image_array is image_array and data.load_images is load_images and list(data.IMAGES) == [
-        "glyphs", "digits", "mnist", "fashion-mnist"]
+    assert data.image_array is image_array and data.load_images is load_images
+    assert list(data.IMAGES) == ["glyphs", "digits", "mnist", "fashion-mnist"]

@@ -1,6 +1,7 @@
-"""Checkpoints that are whole, with the right digest, and still no models: refused by one CheckpointError, in little memory.
+"""Checkpoints that are whole, with the right digest, and still no models are refused.
 
-A process of its own under an address-space limit saves them with ``checkpoint.save``, and reads them.
+A process of its own under an address-space limit saves them with ``checkpoint.save``, and reads
+them.
 """
 
 import contextlib
@@ -27,12 +28,14 @@ from tinygan.training.estimator import GAN
 
 MEMORY, RNG = 2**28, np.random.default_rng(0)
 BIG = 10**12
-ODD = (BIG, 10**30, 10**400, -1, 1.5, "x", None, float("nan"), float("inf"), [], {}, [[[]]], True, "\x1b[2J")
+ODD = (BIG, 10**30, 10**400, -1, 1.5, "x", None, float("nan"), float("inf"), [], {}, [[[]]], True,
+       "\x1b[2J")
 FINE = {  # header values among ODD with which a file is another, possible model
-    "batch": (BIG,), "accumulate": (), "n_critic": (None,), "lr": (BIG, 10**30, 1.5, None, True), "latent": (None,),
-    "penalty": (BIG, 10**30, 1.5, None, True), "seed": (BIG, 10**30, 10**400), "steps": (BIG,), "seconds": (BIG, 1.5),
-    "step": (BIG,), "average_updates": (BIG,), "name": ("x", "\x1b[2J"), "source": ("x", None, "\x1b[2J"),
-    "data_dir": ("x", None, "\x1b[2J"), "size": (BIG, 10**30, 10**400, -1, None), "shape": (None,),
+    "batch": (BIG,), "accumulate": (), "n_critic": (None,), "lr": (BIG, 10**30, 1.5, None, True),
+    "latent": (None,), "penalty": (BIG, 10**30, 1.5, None, True), "seed": (BIG, 10**30, 10**400),
+    "steps": (BIG,), "seconds": (BIG, 1.5), "step": (BIG,), "average_updates": (BIG,),
+    "name": ("x", "\x1b[2J"), "source": ("x", None, "\x1b[2J"), "data_dir": ("x", None, "\x1b[2J"),
+    "size": (BIG, 10**30, 10**400, -1, None), "shape": (None,),
     "channels": (BIG, 10**30, 10**400, -1, None)}
 
 
@@ -57,9 +60,11 @@ def changed(header, arrays):
                         del other[section][name]
                     else:
                         other[section][name] = value
-                    fine = value in FINE.get(name, ()) if not isinstance(value, (float, bool)) else any(
-                        value is x for x in FINE.get(name, ()))
-                    yield (f"{name} {value!r:.20}", None if fine or value is KeyError and section == "config" else False,
+                    possible = FINE.get(name, ())
+                    fine = any(value is x for x in possible)
+                    fine |= not isinstance(value, (float, bool)) and value in possible
+                    yield (f"{name} {value!r:.20}",
+                           None if fine or value is KeyError and section == "config" else False,
                            other, arrays)
     for name, a in arrays.items():
         free = name == "history" or name.startswith("moments/")
@@ -72,23 +77,28 @@ def changed(header, arrays):
                 yield f"{name} {dtype}", False, header, {**arrays, name: np.ones(a.shape, dtype)}
         for value in (np.nan, np.inf, 3e38, -1):
             if a.dtype.kind == "f" or value == -1 and a.dtype.kind == "i":
-                wrong = name.startswith("data/") and value != 3e38 and (value != -1 or name == "data/scale")
-                wrong |= a.dtype.kind == "i" and a.size > 0
-                yield f"{name} = {value}", False if wrong else None, header, {**arrays, name: np.full_like(a, value)}
+                wrong = a.dtype.kind == "i" and a.size > 0
+                if name.startswith("data/"):
+                    wrong |= value != 3e38 and (value != -1 or name == "data/scale")
+                other = {**arrays, name: np.full_like(a, value)}
+                yield f"{name} = {value}", False if wrong else None, header, other
         if free:
             yield f"{name} with a row more", None if name == "history" else False, header, {
                 **arrays, name: np.ones((len(a) + 1, *a.shape[1:]), a.dtype)}
     for name in ("more", "generator/more", "data/more", "moments/more"):
         yield f"with {name}", False, header, {**arrays, name: np.ones(1)}
-    for change in ({"width": 30_000}, {"width": 8, "depth": 1000}, {"width": 1, "depth": 10**7}, {"width": BIG},
-                   {"latent": 10**8}, {"net": "conv", "depth": None, "width": 10**5}, {"net": "conv", "depth": None},
+    for change in ({"width": 30_000}, {"width": 8, "depth": 1000}, {"width": 1, "depth": 10**7},
+                   {"width": BIG}, {"latent": 10**8},
+                   {"net": "conv", "depth": None, "width": 10**5}, {"net": "conv", "depth": None},
                    {"method": "gan"}, {"more": 1}):
         yield f"{change}", False, {**header, "config": {**header["config"], **change}}, arrays
-    for shape in ([1, 1, 3], [3, 1, 1], [10**6] * 3, [1, 8, 8], [1, 64, 1], [-1, -8, 8], [1, 8.0, 8], [1, True, 64], [8, 8],
-                  [2, 8, 4], "abc"):
+    for shape in ([1, 1, 3], [3, 1, 1], [10**6] * 3, [1, 8, 8], [1, 64, 1], [-1, -8, 8],
+                  [1, 8.0, 8], [1, True, 64], [8, 8], [2, 8, 4], "abc"):
         possible = shape in ([1, 1, 3], [3, 1, 1], [1, 8, 8], [1, 64, 1])
-        yield f"shape {shape}", None if possible else False, {**header, "data": {**header["data"], "shape": shape}}, arrays
-    for name, source in (("ring", "ring"), ("ring", "/dev/zero"), ("x", "/dev/zero"), ("x", "/etc"), ("x", "pipe.csv")):
+        other = {**header, "data": {**header["data"], "shape": shape}}
+        yield f"shape {shape}", None if possible else False, other, arrays
+    for name, source in (("ring", "ring"), ("ring", "/dev/zero"), ("x", "/dev/zero"), ("x", "/etc"),
+                         ("x", "pipe.csv")):
         data = {**header["data"], "name": name, "source": source}
         yield f"name {name} source {source}", None, {**header, "data": data}, arrays
 
@@ -100,13 +110,15 @@ def command(arguments):
         code = main(arguments)
     told = err.getvalue()
     assert code in (0, 2, 4), (arguments, code, told)
-    assert code == 0 or out.getvalue() == "" and told.startswith("tinygan: ") and told[:-1].isprintable(), (arguments, told)
+    if code != 0:
+        assert out.getvalue() == "" and told.startswith("tinygan: "), (arguments, told)
+        assert told[:-1].isprintable(), (arguments, told)
     assert "\x1b" not in out.getvalue() + told
     return code
 
 
 def meet(path, may):
-    """Load a file and, if it loads, use it; AssertionError unless all is refused in one line or gives finite numbers."""
+    """Load and use a file: AssertionError unless it is refused in one line or gives numbers."""
     try:
         gan = GAN.load(path)
     except CheckpointError as fault:
@@ -127,7 +139,8 @@ def meet(path, may):
 
 
 def before():
-    return ["model.npz", "pipe.csv"] if os.listdir(".")[0] == "model.npz" else ["pipe.csv", "model.npz"]
+    names = ["model.npz", "pipe.csv"]
+    return names if os.listdir(".")[0] == "model.npz" else names[::-1]
 
 
 def ring(signum, frame):
@@ -149,7 +162,8 @@ def work(share):
     counts, failures, longest = {"refused": 0, "loaded": 0}, [], 0.0
     cases = [case for header, arrays in kept for case in changed(header, arrays)]
     for name, may, header, arrays in cases[::share]:
-        header = {key: value for key, value in header.items() if key != "sha256" and value is not KeyError}
+        header = {key: value for key, value in header.items() if key != "sha256"
+                  and value is not KeyError}
         try:
             checkpoint.save("model.npz", header, arrays)
         except ValueError:  # numbers of more than 4,300 digits and the like cannot even be written
@@ -173,7 +187,8 @@ def test_a_whole_file_that_is_no_model_is_refused_in_one_line_and_little_memory(
     assert done.returncode == 0 and done.stderr == "", done.stderr
     counts, failures, longest = json.loads(done.stdout)
     print(counts, longest)
-    assert failures == [] and counts["refused"] > 400 / share and counts["loaded"] > 50 / share and longest < 8
+    assert failures == [] and counts["refused"] > 400 / share and counts["loaded"] > 50 / share
+    assert longest < 8
 
 
 if __name__ == "__main__":
