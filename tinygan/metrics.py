@@ -1,7 +1,7 @@
-"""Scores of samples: modes where they are known; for any data nearest neighbours, precision, recall, density, coverage,
-Fréchet and Wasserstein distances, a check for copies; and the interval of any of them.
+"""Scores of samples: known modes, nearest neighbours, precision and recall, Fréchet and Wasserstein
+distances, a check for copies, and confidence intervals.
 
-A score says little alone: compute the same score of real data against real data, and print it beside.
+A score says little alone: compute it for real data against real data as well, and print both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CHUNK = 1 << 20  # numbers in the largest temporary
 
 
 class ModeCoverage(NamedTuple):
-    """What ``mode_coverage`` found."""
+    """The result of ``mode_coverage``."""
 
     captured: int  # 0 ... number of modes
     high_quality: float  # 0 ... 1
@@ -30,11 +30,13 @@ def mode_coverage(samples: Any, centers: Any, sigma: float, threshold: float = 3
 
     high_quality: share of the samples within ``threshold * sigma`` of the nearest center.
     captured: number of modes that are nearest to at least one high-quality sample.
-    reverse_kl: KL(p || uniform) = sum_k p_k log(p_k * modes), p_k the share of samples whose nearest center is k.
+    reverse_kl: KL(p || uniform) = sum_k p_k log(p_k * modes), p_k the share of samples whose
+    nearest center is k.
 
-    (Srivastava et al. 2017, VEEGAN: 3 sigma, 2,500 samples; reverse KL: Lin et al. 2018, PacGAN. Also in use: 4 sigma,
-    10,000 samples.) For a perfect generator in the plane high_quality is 1 - exp(-threshold^2 / 2), not 1.
-    A sample that is not finite is not of high quality and is left out of p; reverse_kl is NaN if no sample is finite.
+    (Srivastava et al. 2017, VEEGAN: 3 sigma, 2,500 samples; reverse KL: Lin et al. 2018, PacGAN.
+    Also in use: 4 sigma, 10,000 samples.) For a perfect generator in the plane high_quality is
+    1 - exp(-threshold^2 / 2), not 1. A sample that is not finite is not of high quality and does
+    not count in p; reverse_kl is NaN if no sample is finite.
     Raises ValueError for shapes that do not fit and for sigma or threshold that is not positive.
     """
     samples, centers = _pair(samples, centers, "samples", "centers")
@@ -48,32 +50,40 @@ def mode_coverage(samples: Any, centers: Any, sigma: float, threshold: float = 3
             squares = np.square(samples[part, None, :] - centers).sum(axis=2)  # (rows, modes)
             nearest[part], distance[part] = squares.argmin(axis=1), np.sqrt(squares.min(axis=1))
     good = distance <= threshold * sigma  # False for NaN
+    captured = len(np.unique(nearest[good]))
     count = np.bincount(nearest[np.isfinite(distance)], minlength=len(centers))
-    share = count[count > 0] / max(1, count.sum())
-    reverse_kl = float(np.sum(share * np.log(share * len(centers)))) if len(share) else float("nan")
-    return ModeCoverage(len(np.unique(nearest[good])), float(good.mean()), max(reverse_kl, 0.0))  # max(NaN, 0) is NaN
+    if not count.any():
+        return ModeCoverage(captured, float(good.mean()), float("nan"))
+    p = count[count > 0] / count.sum()
+    reverse_kl = float(np.sum(p * np.log(p * len(centers))))
+    return ModeCoverage(captured, float(good.mean()), max(reverse_kl, 0.0))
 
 
 def sliced_wasserstein(a: Any, b: Any, rng: backend.Rng, projections: int = 256) -> float:
-    """The mean 1-D Wasserstein distance of the samples a (n, d) and b (m, d), seen along random directions.
+    """The mean Wasserstein distance of the samples a (n, d) and b (m, d) projected onto lines.
 
-    SW(a, b) = E_u W1(a u, b u), u uniform on the unit sphere, W1(p, q) = integral_0^1 |F_p^-1(t) - F_q^-1(t)| dt: exact
-    for every direction, n and m may differ; the mean is over ``projections`` directions drawn from ``rng``. For d = 1
-    it is W1 itself. In the units of the data, 0 for equal sets, at most the Wasserstein distance W1(a, b); NaN if a
-    sample is not finite. (Rabin et al. 2011 and Bonneel et al. 2015, who take W2 where we take W1.)
-    Raises ValueError for shapes that do not fit, TypeError for an ``rng`` that is not a generator.
+    SW(a, b) = E_u W1(a u, b u), u uniform on the unit sphere,
+    W1(p, q) = integral_0^1 |F_p^-1(t) - F_q^-1(t)| dt.
+
+    W1 is exact, n and m may differ, and the mean is over ``projections`` directions drawn from
+    ``rng``; for d = 1 it is W1 itself. In the units of the data, 0 for equal sets, at most the
+    Wasserstein distance W1(a, b) in d dimensions; NaN if a sample is not finite.
+    (Rabin et al. 2011 and Bonneel et al. 2015, who use W2 instead of W1.)
+    Raises ValueError for shapes that do not fit, TypeError if ``rng`` is not a random generator.
     """
     (a, b), rng = _pair(a, b, "a", "b"), backend.host_rng(rng)
     if projections < 1:
         raise ValueError(f"projections must be at least 1, got {projections}")
-    directions = rng.standard_normal((projections, a.shape[1])) if a.shape[1] > 1 else np.ones((1, 1))
+    d = a.shape[1]
+    directions = rng.standard_normal((projections, d)) if d > 1 else np.ones((1, 1))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("nan")
     n, m = len(a), len(b)
-    # Both quantile functions are constant between neighbours of these levels, counted in units of 1 / (n m)
+    # Both quantile functions are constant between neighbouring levels, in units of 1 / (n m)
     levels = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
-    widths, of_a, of_b = np.diff(levels, prepend=0) / (n * m), (levels - 1) // m, (levels - 1) // n
+    widths = np.diff(levels, prepend=0) / (n * m)
+    of_a, of_b = (levels - 1) // m, (levels - 1) // n
     total, rows = 0.0, max(1, _CHUNK // len(levels))
     for start in range(0, len(directions), rows):
         part = directions[start:start + rows]
@@ -83,23 +93,24 @@ def sliced_wasserstein(a: Any, b: Any, rng: backend.Rng, projections: int = 256)
 
 
 def nearest(queries: Any, references: Any, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of the references (m, d) to each query (n, d): (indices (n, k), Euclidean distances (n, k)).
+    """The k nearest of the references (m, d) to each query (n, d): (indices, distances), (n, k).
 
-    Nearest first, ties by the lowest index. Products of matrices only say which pairs can be near, with a bound of their
-    rounding errors; those distances are then computed from differences in float64, so equal points are at exactly 0.
+    Euclidean, nearest first, ties by the lowest index. Matrix products and a bound on their
+    rounding errors only select the pairs that can be near; the distances of those are computed from
+    differences in float64, so equal points are at distance 0 exactly.
     Raises ValueError for shapes that do not fit, k outside 1 ... m and points that are not finite.
     """
     queries, references = _pair(queries, references, "queries", "references")
     if not 1 <= k <= len(references):
         raise ValueError(f"k must be 1 ... {len(references)}, the number of references, got {k}")
     if not _finite(queries, references):
-        raise ValueError("nearest: there are points that are not finite (or beyond 1e150); leave them out")
+        raise ValueError("nearest: some points are not finite (or beyond 1e150); leave them out")
     indices, squares = _nearest(queries, references, k)
     return indices, np.sqrt(squares)
 
 
 class PRDC(NamedTuple):
-    """What ``prdc`` found."""
+    """The result of ``prdc``."""
 
     precision: float  # 0 ... 1
     recall: float  # 0 ... 1
@@ -108,49 +119,60 @@ class PRDC(NamedTuple):
 
 
 def prdc(real: Any, fake: Any, k: int = 5) -> PRDC:
-    """Precision, recall, density and coverage of the points fake (m, d) against real (n, d), Euclidean distances.
+    """Precision, recall, density and coverage of the points fake (m, d) against real (n, d).
 
-    B(x) is the ball round x that reaches to its k-th nearest neighbour in x's own set, x itself left out.
+    B(x) is the ball round x with the distance to its k-th nearest other point of x's own set.
 
-    precision: share of the fake points in at least one B(real).  recall: share of the real points in at least one B(fake).
-    density: mean over the fake points of the number of B(real) they are in, / k.
+    precision: share of the fake points in at least one B(real).
+    recall: share of the real points in at least one B(fake).
+    density: mean over the fake points of the number of B(real) that hold it, / k.
     coverage: share of the B(real) that hold at least one fake point.
 
-    (Precision, recall: Kynkäänniemi et al. 2019, eq. 1 to 3. Density, coverage: Naeem et al. 2020, section 3.) Balls are
-    closed, as in Kynkäänniemi et al.; the code of Naeem et al. takes open ones, which is the same unless distances tie:
-    for k + 1 equal points an open ball is empty. In theory equal distributions give density 1 and coverage
-    1 - prod_{i < k} (n - 1 - i) / (n + m - 1 - i), near 1 - 2^-k for n = m (Naeem et al. 2020, lemma 2); precision and
-    recall have no such value, so compute that of real against real. All four are NaN if a point is not finite.
+    (Precision, recall: Kynkäänniemi et al. 2019, eq. 1 to 3. Density, coverage: Naeem et al. 2020,
+    section 3.) Balls are closed, as in Kynkäänniemi et al.; the code of Naeem et al. takes open
+    ones, which is the same unless distances tie: among k + 1 equal points an open ball is empty.
+    Equal distributions have an expected density of 1 and coverage of
+    1 - prod_{i < k} (n - 1 - i) / (n + m - 1 - i), near 1 - 2^-k for n = m (Naeem et al. 2020,
+    lemma 2); precision and recall have no such value, so compute theirs from real against real.
+    All four are NaN if a point is not finite.
     Raises ValueError for shapes that do not fit and k outside 1 ... min(n, m) - 1.
     """
     real, fake = _pair(real, fake, "real", "fake")
-    if not 1 <= k < min(len(real), len(fake)):
-        raise ValueError(f"k must be 1 ... {min(len(real), len(fake)) - 1}, below the size of both samples, got {k}")
+    most = min(len(real), len(fake)) - 1
+    if not 1 <= k <= most:
+        raise ValueError(f"k must be 1 ... {most}, below the size of both samples, got {k}")
     if not _finite(real, fake):
         return PRDC(*[float("nan")] * 4)
-    real_radii, fake_radii = (_nearest(x, x, k + 1)[1][:, k] for x in (real, fake))  # squared; the nearest is x itself
-    balls, recalled, covered = np.zeros(len(fake), np.intp), np.empty(len(real), bool), np.empty(len(real), bool)
+    real_radii = _nearest(real, real, k + 1)[1][:, k]  # squared; the nearest is the point itself
+    fake_radii = _nearest(fake, fake, k + 1)[1][:, k]
+    balls = np.zeros(len(fake), np.intp)  # B(real) that hold a fake point
+    recalled, covered = np.empty(len(real), bool), np.empty(len(real), bool)
     exactly = _Squares(real, fake)
     for part, low, width in _blocks(real, fake):
-        rows, high = real_radii[part, None], low + width
-        i, j = np.nonzero(((low <= rows) != (high <= rows)) | ((low <= fake_radii) != (high <= fake_radii)))
-        low[i, j] = exactly(part.start + i, j)  # of the others either bound decides alike
-        inside = low <= rows
-        balls += inside.sum(axis=0)
-        covered[part], recalled[part] = inside.any(axis=1), (low <= fake_radii).any(axis=1)
-    return PRDC(float((balls > 0).mean()), float(recalled.mean()), float(balls.mean() / k), float(covered.mean()))
+        radii, high = real_radii[part, None], low + width
+        open_real = (low <= radii) != (high <= radii)  # the bounds do not decide
+        open_fake = (low <= fake_radii) != (high <= fake_radii)
+        i, j = np.nonzero(open_real | open_fake)
+        low[i, j] = exactly(part.start + i, j)
+        in_real, in_fake = low <= radii, low <= fake_radii
+        balls += in_real.sum(axis=0)
+        covered[part], recalled[part] = in_real.any(axis=1), in_fake.any(axis=1)
+    return PRDC(float((balls > 0).mean()), float(recalled.mean()), float(balls.mean() / k),
+                float(covered.mean()))
 
 
 def frechet_distance(a: Any, b: Any) -> float:
-    """The Fréchet distance of Gaussians with the means and covariances of the samples a (n, d) and b (m, d), squared:
+    """The squared Fréchet distance of Gaussians with the moments of samples a (n, d) and b (m, d).
 
-    FD = ||mean_a - mean_b||^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), C the covariances with divisors n - 1 and m - 1.
+    FD = ||mean_a - mean_b||^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)),
 
-    (Dowson & Landau 1982; Heusel et al. 2017, eq. 6, whose FID is this of one network's features: name the features, n and
-    m beside the number.) With C_a = R_a^T R_a, R_a the triangle of a QR decomposition of the centred sample, the trace of
-    the root is the sum of the singular values of R_a R_b^T: no covariance is formed and no rounding noise is rooted, so
-    rank-deficient samples, n <= d among them, are as exact as others. In squared units of the features, 0 for equal
-    samples; samples of one distribution give more than 0, the more so the smaller they are. NaN if a number is not finite.
+    C the covariances with divisors n - 1 and m - 1. (Dowson & Landau 1982; Heusel et al. 2017,
+    eq. 6, whose FID is the FD of one network's features: name the features, n and m beside the
+    number.) With C_a = R_a^T R_a, R_a the triangle of a QR decomposition of the centred sample, the
+    trace of the root is the sum of the singular values of R_a R_b^T: no covariance is formed and no
+    square root amplifies rounding errors, so that samples of deficient rank, such as n <= d, are as
+    exact as others. In squared units of the features, 0 for equal samples; samples of one
+    distribution give more than 0, the more so the smaller they are. NaN if a number is not finite.
     Raises ValueError for shapes that do not fit and samples of fewer than 2 points.
     """
     a, b = _pair(a, b, "a", "b")
@@ -158,14 +180,15 @@ def frechet_distance(a: Any, b: Any) -> float:
         raise ValueError(f"a covariance needs at least 2 points, got {len(a)} and {len(b)}")
     if not _finite(a, b):
         return float("nan")
-    means, roots = [a.mean(axis=0), b.mean(axis=0)], [_root(a), _root(b)]
-    cross = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
-    squares = [np.square(x).sum() for x in (means[0] - means[1], *roots)]
-    return max(float(sum(squares) - 2 * cross), 0.0)
+    root_a, root_b = _covariance_root(a), _covariance_root(b)
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    shift = a.mean(axis=0) - b.mean(axis=0)
+    squares = sum(np.square(x).sum() for x in (shift, root_a, root_b))
+    return max(float(squares - 2 * cross), 0.0)
 
 
-def _root(x: np.ndarray) -> np.ndarray:
-    """R with R^T R the covariance of x (n, d), at most d rows, from QR decompositions of a block of rows after the other."""
+def _covariance_root(x: np.ndarray) -> np.ndarray:
+    """R, at most (d, d), with R^T R the covariance of x (n, d), by QR decompositions of blocks."""
     root: Any = np.empty((0, x.shape[1]))
     mean, rows = x.mean(axis=0), max(x.shape[1], _CHUNK // x.shape[1])
     for start in range(0, len(x), rows):
@@ -174,23 +197,26 @@ def _root(x: np.ndarray) -> np.ndarray:
 
 
 def wasserstein(a: Any, b: Any) -> float:
-    """The exact Wasserstein-1 distance of two samples of n points, a and b (n, d), Euclidean ground cost.
+    """The exact Wasserstein-1 distance of two samples of n points, a and b (n, d), Euclidean cost.
 
-    W1 = min over permutations p of mean_i ||a_i - b_p(i)||: an assignment problem, solved by shortest augmenting paths
-    (Jonker & Volgenant 1987) in O(n^3), up to n = 2,000; for d = 1 by sorting, any n. In the units of the data; NaN if a
-    number is not finite. The W1 of samples is above that of their distributions, far above where d is large.
+    W1 = min over permutations p of mean_i ||a_i - b_p(i)||: an assignment problem, solved by
+    shortest augmenting paths (Jonker & Volgenant 1987) in O(n^3), up to n = 2,000; for d = 1 by
+    sorting, any n. In the units of the data; NaN if a number is not finite. The W1 of samples is
+    above that of their distributions, far above where d is large.
     Raises ValueError for shapes that differ and, unless d = 1, for n beyond 2,000.
     """
     a, b = _pair(a, b, "a", "b")
     if len(a) != len(b):
-        raise ValueError(f"wasserstein: {len(a)} and {len(b)} points; take equally many of both, or sliced_wasserstein")
+        raise ValueError(f"wasserstein: {len(a)} and {len(b)} points; take equally many of both, "
+                         "or sliced_wasserstein")
     if not _finite(a, b):
         return float("nan")
     if a.shape[1] == 1:
         return float(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean())
     n = len(a)
     if n > 2000:
-        raise ValueError(f"wasserstein: {n} points are too many for O(n^3); take up to 2,000 of them, or sliced_wasserstein")
+        raise ValueError(f"wasserstein: {n} points are too many for O(n^3); take up to 2,000 of "
+                         "them, or sliced_wasserstein")
     rows, columns = np.divmod(np.arange(n * n), n)
     cost = np.sqrt(_Squares(a, b)(rows, columns)).reshape(n, n)
     return float(cost[_assignment(cost), np.arange(n)].mean())
@@ -199,8 +225,9 @@ def wasserstein(a: Any, b: Any) -> float:
 def _assignment(cost: np.ndarray) -> np.ndarray:
     """The row of each column in an assignment of least cost, cost (n, n).
 
-    Prices u of the rows and v of the columns keep cost - u - v >= 0, and = 0 where a row is assigned. Each row that is
-    left finds the column without a row that it reaches at least such cost (Dijkstra), through rows that swap columns.
+    Prices u of the rows and v of the columns keep cost - u - v >= 0, and = 0 where a row is
+    assigned. Each row left over looks for the free column that it reaches at least such cost
+    (Dijkstra), on paths along which other rows change their columns.
     """
     v = cost.min(axis=0)
     u = (cost - v).min(axis=1)
@@ -229,42 +256,46 @@ def _assignment(cost: np.ndarray) -> np.ndarray:
         v[reached] -= slack
         u[free] += shortest
         u[row_of[reached[:-1]]] += slack[:-1]
-        while column >= 0:  # along the path each row takes the column that it reached, and frees its own
+        while column >= 0:  # back along the path, each row takes the column it reached
             row = before[column]
             row_of[column], column_of[row], column = row, column, column_of[row]
     return row_of
 
 
 class Memorization(NamedTuple):
-    """What ``memorization`` found."""
+    """The result of ``memorization``."""
 
-    share: float  # 0 ... 1, of the fake points nearer to a training point than to any held-out point
+    share: float  # 0 ... 1, of the fake points nearer to a training point than to any held out
     expected: float  # that of fresh real points
     fake_distance: float  # median distance of a fake point to the nearest training point
     held_out_distance: float  # median distance of a held-out point to the nearest training point
 
 
 def memorization(fake: Any, train: Any, held_out: Any) -> Memorization:
-    """Whether the points fake (m, d) are copies of train (n, d): are they nearer to it than to held_out (h, d)?
+    """Whether fake points (m, d) copy train (n, d): are they nearer to it than to held_out (h, d)?
 
-    share: of the fake points nearer to their nearest training point than to their nearest held-out point, ties counted
-    half. If training, held-out and fake points are drawn from one distribution, or the model has seen as little of the
-    training set as of the other, the nearest of n + h points is a training point with probability expected = n / (n + h);
-    a model that copies has a share near 1. A copying model has fake_distance far below held_out_distance; a bad one that
-    does not copy, above.
+    share: of the fake points nearer to their nearest training point than to their nearest held-out
+    point, ties counted half. If training, held-out and fake points have one distribution, the
+    nearest of n + h points is a training point with probability expected = n / (n + h); a model
+    that copies has a share near 1, and a fake_distance far below held_out_distance. A bad model
+    that does not copy has a larger one.
 
-    (Comparing with held-out points: Lopez-Paz & Oquab 2017; Meehan et al. 2020, who compare the two distances by ranks,
-    in cells. Ours asks at each fake point, so a fake far from all data counts as no copy; it sees no copy of single
-    points made by few fakes, for which Alaa et al. 2022 score each fake.) All but expected are NaN if a point is not finite.
+    (Comparing with held-out points: Lopez-Paz & Oquab 2017; Meehan et al. 2020, who compare the two
+    distances by ranks, in cells. Here the comparison is at each fake point, so a fake far from all
+    data counts as no copy; copies of single points by few fakes are not seen, for which Alaa et al.
+    2022 score each fake.) All but expected are NaN if a point is not finite.
     Raises ValueError for shapes that do not fit.
     """
-    (fake, train), held_out = _pair(fake, train, "fake", "train"), _pair(fake, held_out, "fake", "held_out")[1]
+    fake, train = _pair(fake, train, "fake", "train")
+    _, held_out = _pair(fake, held_out, "fake", "held_out")
     expected = len(train) / (len(train) + len(held_out))
     if not _finite(fake, train, held_out):
         return Memorization(float("nan"), expected, float("nan"), float("nan"))
-    (near, far), between = (_nearest(fake, x, 1)[1] for x in (train, held_out)), _nearest(held_out, train, 1)[1]
-    share = float((near < far).mean() + (near == far).mean() / 2)
-    return Memorization(share, expected, float(np.median(np.sqrt(near))), float(np.median(np.sqrt(between))))
+    to_train, to_held_out = (_nearest(fake, x, 1)[1] for x in (train, held_out))
+    between = _nearest(held_out, train, 1)[1]
+    share = float((to_train < to_held_out).mean() + (to_train == to_held_out).mean() / 2)
+    medians = (float(np.median(np.sqrt(squares))) for squares in (to_train, between))
+    return Memorization(share, expected, *medians)
 
 
 class Interval(NamedTuple):
@@ -277,35 +308,41 @@ class Interval(NamedTuple):
 
 def bootstrap(score: Callable[..., Any], arrays: Sequence[Any], rng: backend.Rng, repeats: int = 50,
               level: float = 0.95) -> Interval:
-    """value = score(*arrays), and an interval round it for the score's mean over fresh samples of the same sizes.
+    """value = score(*arrays), and an interval for the score's mean over fresh samples of this size.
 
-    value +- z s, z the normal quantile of ``level``, s the standard deviation of ``repeats`` scores of random halves of
-    each array's rows, drawn without replacement. A mean over half of n values, drawn so, deviates from the whole's by
-    sigma / sqrt(n), as the whole's does from the truth; no rescaling is needed (the delete-half jackknife, Shao & Wu 1989,
-    as an exchangeable bootstrap: Præstgaard & Wellner 1993). Drawing with replacement would put copies of points at
-    distance 0 of each other, which is not valid for scores made of nearest neighbours (Abadie & Imbens 2008).
+    value +- z s, z the normal quantile of ``level``, s the standard deviation of ``repeats`` scores
+    of random halves of each array's rows, drawn without replacement. The mean of such a half of n
+    values deviates from the whole's by sigma / sqrt(n), as the whole's does from the truth, so no
+    rescaling is needed (the delete-half jackknife, Shao & Wu 1989, as an exchangeable bootstrap:
+    Præstgaard & Wellner 1993). Drawing with replacement would give points copies at distance 0,
+    which is not valid for scores made of nearest neighbours (Abadie & Imbens 2008).
 
-    The interval is for sampling noise alone: what a finite sample adds to a score on average (Fréchet and Wasserstein
-    distances) is in value and not covered, nor is the training's randomness. It may reach beyond a score's range.
-    Raises ValueError for fewer than 2 rows or repeats and level outside (0, 1), TypeError for rng that is no generator.
+    The interval is for sampling noise alone. The bias of a finite sample (Fréchet and Wasserstein
+    distances) is in value and not covered, nor is the randomness of training. The interval may
+    reach beyond a score's range; for a share, take ``share_interval``.
+    Raises ValueError for fewer than 2 rows or repeats and level outside (0, 1), TypeError if
+    ``rng`` is not a random generator.
     """
     rng = backend.host_rng(rng)
     samples = [np.asarray(backend.to_numpy(x)) for x in arrays]
     if repeats < 2 or not 0 < level < 1 or min(map(len, samples), default=0) < 2:
-        raise ValueError(f"expected repeats >= 2, 0 < level < 1 and arrays of 2 rows or more, got {repeats}, {level} and "
-                         f"shapes {[x.shape for x in samples]}")
+        raise ValueError(f"expected repeats >= 2, 0 < level < 1 and arrays of 2 rows or more, got "
+                         f"{repeats}, {level} and shapes {[x.shape for x in samples]}")
+
+    def half(x: np.ndarray) -> np.ndarray:
+        return x[np.sort(rng.permutation(len(x))[:len(x) // 2])]
+
     value = np.asarray(score(*samples))
-    halves = [np.asarray(score(*(x[np.sort(rng.permutation(len(x))[:len(x) // 2])] for x in samples)))
-              for _ in range(repeats)]
+    halves = [np.asarray(score(*map(half, samples))) for _ in range(repeats)]
     half_width = NormalDist().inv_cdf((1 + level) / 2) * np.std(halves, axis=0, ddof=1)
-    return Interval(*(x.item() if x.ndim == 0 else x for x in map(np.asarray, (value, value - half_width,
-                                                                               value + half_width))))
+    ends = (value, value - half_width, value + half_width)
+    return Interval(*(x.item() if value.ndim == 0 else x for x in ends))
 
 
 def share_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval (low, high) for the probability behind a share of n independent trials.
+    """Wilson's interval (low, high) for the probability behind a share of n independent trials.
 
-    It holds every p with |share - p| <= z (p (1 - p) / n)^(1/2), z the normal quantile of ``level``:
+    It holds every p with |share - p| <= z (p (1 - p) / n)^(1/2), z the normal quantile of level:
 
     (share + z^2 / 2n +- z (share (1 - share) / n + z^2 / 4n^2)^(1/2)) / (1 + z^2 / n).
 
@@ -322,33 +359,40 @@ def share_interval(share: float, n: int, level: float = 0.95) -> tuple[float, fl
     return max(middle - half_width, 0.0), min(middle + half_width, 1.0)
 
 
+# ------------------------------------------------------------------------------ exact distances
+
+
 def _nearest(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """``nearest`` of checked arrays, with squared distances."""
     indices, squares = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))
     exactly = _Squares(queries, references)
     for part, low, _ in _blocks(queries, references):
         some = low.argpartition(k - 1, axis=1)[:, :k]
-        bound = exactly(part.start + np.repeat(np.arange(len(low)), k), some.ravel()).reshape(-1, k).max(axis=1)
+        rows = part.start + np.repeat(np.arange(len(low)), k)
+        bound = exactly(rows, some.ravel()).reshape(-1, k).max(axis=1)
         near = low <= bound[:, None]  # the k nearest are among these
         i, j = np.nonzero(near)
         exact, count = exactly(part.start + i, j), near.sum(axis=1)
-        chosen = np.lexsort((exact, i))[(count.cumsum() - count)[:, None] + np.arange(k)]
+        first = (count.cumsum() - count)[:, None]  # of each row's entries in i, j and exact
+        chosen = np.lexsort((exact, i))[first + np.arange(k)]
         indices[part], squares[part] = j[chosen], exact[chosen]
     return indices, squares
 
 
-def _blocks(queries: np.ndarray, references: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Block by block of the queries: (which, lower bounds of the squared distances, what makes them upper bounds).
+def _blocks(queries: np.ndarray,
+            references: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Blocks of queries: (which, lower bounds of squared distances, widths up to upper bounds).
 
-    ||a||^2 - 2 a.b + ||b||^2 is wrong by at most (2 d + 8) eps (||a||^2 + ||b||^2), the rounding of ``_Squares`` included;
-    the points are centred first, which makes that small.
+    ||a||^2 - 2 a.b + ||b||^2 is wrong by at most (2 d + 8) eps (||a||^2 + ||b||^2), the rounding of
+    ``_Squares`` included; the points are centred first, which makes that small.
     """
-    n, (m, d) = len(queries), references.shape
+    m, d = references.shape
     center = references.mean(axis=0)
     references = references - center
-    unit, norms = (2 * d + 8) * np.finfo(float).eps, np.einsum("ij,ij->i", references, references)
-    rows = max(1, _CHUNK // max(m, d))
-    for part in (slice(start, start + rows) for start in range(0, n, rows)):
+    norms = np.einsum("ij,ij->i", references, references)
+    unit, rows = (2 * d + 8) * np.finfo(float).eps, max(1, _CHUNK // max(m, d))
+    for start in range(0, len(queries), rows):
+        part = slice(start, start + rows)
         block = queries[part] - center
         low, sums = block @ references.T, np.einsum("ij,ij->i", block, block)[:, None] + norms
         low *= -2
@@ -360,14 +404,18 @@ def _blocks(queries: np.ndarray, references: np.ndarray) -> Iterator[tuple[slice
 
 
 class _Squares:
-    """(i, j) -> ||a_i - b_j||^2 from differences: exactly 0 for equal points, the same with a and b exchanged."""
+    """(i, j) -> ||a_i - b_j||^2 from differences: 0 for equal points, symmetric in a and b.
+
+    Each pair of equal points is computed once: a collapsed model makes many copies.
+    """
 
     def __init__(self, a: np.ndarray, b: np.ndarray) -> None:
         self.a, self.b, self.first_a, self.first_b = a, b, _first(a), _first(b)
 
     def __call__(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         a, b = self.a, self.b
-        pairs, places = np.unique(self.first_a[i] * len(b) + self.first_b[j], return_inverse=True)
+        codes = self.first_a[i] * len(b) + self.first_b[j]
+        pairs, places = np.unique(codes, return_inverse=True)
         squares, step = np.empty(len(pairs)), max(1, _CHUNK // 16 // a.shape[1])
         for start in range(0, len(pairs), step):
             i, j = np.divmod(pairs[start:start + step], len(b))
@@ -376,9 +424,12 @@ class _Squares:
 
 
 def _first(points: np.ndarray) -> np.ndarray:
-    """For each point the index of the first one equal to it: copies, of which a collapsed model makes many, are met once."""
+    """For each point the index of the first one equal to it."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(point.tobytes(), i) for i, point in enumerate(points)])
+
+
+# ------------------------------------------------------------------------------------- arguments
 
 
 def _pair(a: Any, b: Any, name: str, other: str) -> tuple[np.ndarray, np.ndarray]:
