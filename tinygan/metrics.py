@@ -436,7 +436,8 @@ def _pair(a: Any, b: Any, name: str, other: str) -> tuple[np.ndarray, np.ndarray
     """Two samples of points with the same number of columns, on the host in float64."""
     a, b = _rows(a, name), _rows(b, other)
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"{name} of shape {a.shape} and {other} of shape {b.shape}: columns differ")
+        raise ValueError(f"{name} of shape {a.shape} and {other} of shape {b.shape}: "
+                         "columns differ")
     return a, b
 
 
