@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import pickle
 import re
 import stat
 import struct
@@ -427,6 +428,14 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     refused("/dev/zero", "not a regular file")
     os.symlink("loop", tmp_path / "loop")
     refused(tmp_path / "loop", "symbolic links")
+
+
+def test_an_error_can_be_pickled_as_it_is_between_processes(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(tmp_path / "x.npz")
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert str(copied) == str(caught.value) and copied.reason == "no such file"
+    assert copied.path == tmp_path / "x.npz"
 
 
 def test_a_file_that_cannot_be_held_says_so(file, monkeypatch):

@@ -38,8 +38,11 @@ class CheckpointError(ValueError):
     """A file cannot be used as a checkpoint: ``path`` and ``reason``."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"not a usable tinygan checkpoint: {path} ({reason})")
+        super().__init__(path, reason)  # both, so that it can be pickled
         self.path, self.reason = Path(path), reason
+
+    def __str__(self) -> str:
+        return f"not a usable tinygan checkpoint: {self.args[0]} ({self.reason})"
 
 
 def digest(header: Mapping[str, Any], arrays: Arrays) -> str:
@@ -238,12 +241,13 @@ def remove_stale(target: Path) -> None:
     pattern = re.compile(re.escape(f".{target.name}.") + r"(\d{1,9})\.tmp")
     for entry in os.listdir(target.parent):
         owner = pattern.fullmatch(entry)
-        if owner and (int(owner[1]) == os.getpid() or not _alive(int(owner[1]))):
+        if owner and (int(owner[1]) == os.getpid() or not alive(int(owner[1]))):
             with contextlib.suppress(OSError):  # Windows keeps open files
                 os.unlink(target.parent / entry)
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this machine runs; False where that cannot be asked."""
     if os.name == "nt":  # there os.kill does kill
         return False
     try:
