@@ -20,7 +20,7 @@ ORDER = ["backend", "tensor", "ops", "conv", "backprop", "functional", "init", "
 CORE = ORDER[:10]
 ROOMS = {"training": ["checkpoint", "networks", "game", "likelihood", "methods", "samples", "run", "evaluation", "diagnosis",
                       "estimator"],
-         "app": ["process", "plots", "cli", "commands"], "data": ["dataset", "toy", "files", "images", "sources"]}  # in their order
+         "app": ["process", "plots", "demo", "cli", "progress", "folder", "report", "commands"], "data": ["dataset", "toy", "files", "images", "sources"]}  # in their order
 FORBIDDEN = {("losses", "layers"), ("optim", "layers"), *(("testing", room) for room in ("training", "data", "metrics"))}
 LATE = {("app.cli", "app.commands")}  # the command line loads what a command does when the command is given
 OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"app.process"}, "matplotlib": {"app.plots", "data.images"},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinygan import backend
 from tinygan.app.cli import main
-from tinygan.training.estimator import GAN
+from tinygan.training import GAN
 
 BIG, HUGE = str(10**12), str(10**30)
 
@@ -86,7 +86,7 @@ CASES = [  # (exit code, what is said, arguments)
     (2, "null byte", train("--out", "a\0b")), (2, "holds a run already", train("--out", "run")),
     (4, "no such file", ["train", "--resume", "nowhere"]), (4, "no checkpoint.npz", ["train", "--resume", "empty"]),
     (4, "not a regular", ["train", "--resume", "pipe"]), (4, "not a regular", ["train", "--resume", "/dev/zero"]),
-    (4, "too long", ["sample", "x" * 300, "-o", "x.npy"]), (4, "damaged or foreign", ["train", "--resume", "text"]),
+    (4, "too long", ["sample", "x" * 300, "-o", "x.npy"]), (4, "not a checkpoint", ["train", "--resume", "text"]),
     (2, "cannot change", ["train", "--resume", "run", "--lr", "1"]),
     (2, "cannot change", ["train", "--resume", "run", "ring"]), (2, "larger --steps", ["train", "--resume", "run"]),
     (2, "steps", ["train", "--resume", "run", "--steps", "-1"]), (2, "required: -o", ["sample", "run"]),
@@ -98,11 +98,11 @@ CASES = [  # (exit code, what is said, arguments)
     (2, "-n", ["sample", "run", "-n", "nan", "-o", "x.npy"]), (2, "n <=", ["sample", "run", "-n", HUGE, "-o", "x.npy"]),
     (2, "--seed", ["sample", "run", "--seed", "-1", "-o", "x.npy"]),
     (4, "no such file", ["sample", "nowhere", "-o", "x.npy"]), (4, "symbolic links", ["sample", "loop", "-o", "x.npy"]),
-    (4, "foreign", ["sample", "points.csv", "-o", "x.npy"]),
+    (4, "not a checkpoint", ["sample", "points.csv", "-o", "x.npy"]),
     (2, "unknown device", ["sample", "run", "-o", "x.npy", "--device", "tpu"]), (2, ".gif", ["walk", "run", "-o", "x.png"]),
     (2, "--seed", ["walk", "run", "--seed", "-1"]), (4, "no checkpoint.npz", ["walk", "empty"]),
     (2, "required: RUN", ["evaluate"]), (4, "no checkpoint.npz", ["evaluate", "empty"]),
-    (4, "foreign", ["evaluate", "text"]), (4, "diverged", ["explain", "run"]), (2, "required: RUN", ["explain"]),
+    (4, "not a checkpoint", ["evaluate", "text"]), (4, "diverged", ["explain", "run"]), (2, "required: RUN", ["explain"]),
     (2, "unknown name", ["check", "nothing"]), (2, "unknown name", ["check", ""]),
     (2, "invalid choice", ["check", "--order", "4"]), (2, "unknown device", ["check", "add", "--device", "x"]),
     (3, "cuda", ["check", "add", "--device", "cuda"]), (2, "unrecognized", ["devices", "x"])]

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 import tinygan as tg
 from tinygan import backend
-from tinygan.training import checkpoint, evaluation, methods, game as training
+from tinygan.training import COLUMNS, Run, checkpoint, evaluation, methods, samples
+from tinygan.training import run as runs
 from tinygan.app import plots
 from tinygan.app.cli import main
 
@@ -50,7 +51,7 @@ def state(run):
     header, arrays = checkpoint.load(run / "checkpoint.npz")
     header["values"].pop("seconds")
     header.pop("sha256")
-    arrays["history"] = np.delete(arrays["history"], training.COLUMNS.index("seconds"), axis=1)
+    arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
     return header, {name: a.tobytes() for name, a in arrays.items()}
 
 
@@ -66,7 +67,7 @@ def test_train_leaves_the_files_of_a_run(empty_folder, capfd):
     with np.load(run / "samples.npz") as samples:
         assert list(samples) == ["samples"] and samples["samples"].shape == (2500, 2)
     rows = list(csv.DictReader(open(run / "log.csv")))
-    assert len(rows) == 30 and tuple(rows[0]) == training.COLUMNS
+    assert len(rows) == 30 and tuple(rows[0]) == COLUMNS
     assert all(float(r["penalty"]) >= 0 and float(r["modes"]) <= 8 for r in rows)
     about = json.loads((run / "run.json").read_text())
     assert about["config"]["steps"] == 30 and about["config"]["seed"] == 0 and about["exit"] == "done"
@@ -100,10 +101,11 @@ def test_own_points_come_back_in_their_own_units(empty_folder, plain, d, capsys)
 
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_every_method_trains(empty_folder, plain, method, capsys, monkeypatch):
-    monkeypatch.setattr(training, "EVALUATIONS", 1)
+    monkeypatch.setattr(runs, "EVALUATIONS", 1)
     train("--method", method, "--steps", "5", "--out", "run")
-    lacks = [name for name, own in methods.METHODS[method].own.items() if own is None and name in ("n_critic", "depth")]
-    assert all(f"{name.replace('_', '-')}" in capsys.readouterr().err for name in lacks[:1])
+    told = capsys.readouterr().err.splitlines()[0]
+    for name in methods.METHODS[method].without:
+        assert name not in ("n_critic", "depth") or f"--{name.replace('_', '-')}" in told
     row = list(csv.DictReader(open("run/log.csv")))[-1]
     assert bool(row["w_estimate"]) == method.startswith("wgan")
     assert bool(row["penalty"]) == (methods.METHODS[method].penalty is not None or method.startswith("vae"))
@@ -124,8 +126,9 @@ def test_best_is_the_state_with_the_lowest_validation_score(empty_folder, plain,
     assert main(["train", "--resume", "run", "--steps", "50"]) == 0
     scores = {int(row["step"]): float(row["sliced_wasserstein"]) for row in csv.DictReader(open("run/log.csv"))}
     best = tg.GAN.load("run/best.npz")
-    assert best.trainer_.step == min(scores, key=scores.get) < 50
-    assert best.trainer_.evaluate()["sliced_wasserstein"] == pytest.approx(min(scores.values()), rel=1e-9)
+    assert best.run_.step == min(scores, key=scores.get) < 50
+    assert samples.evaluate(best.run_.game, 0)["sliced_wasserstein"] == pytest.approx(
+        min(scores.values()), rel=1e-9)
 
 
 def test_the_same_seed_gives_the_same_run(empty_folder, plain, capsys):
@@ -177,17 +180,17 @@ def test_devices_tells_what_can_be_used(capsys):
 
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code, capsys, monkeypatch):
-    arguments, iterate = ["--steps", "60", "--seed", "1"], training.Trainer.iterate
-    monkeypatch.setattr(training, "EVALUATIONS", 6)
+    arguments, iterate = ["--steps", "60", "--seed", "1"], Run.iterate
+    monkeypatch.setattr(runs, "EVALUATIONS", 6)
 
-    def stopped(trainer):
-        columns = iterate(trainer)
-        if trainer.step == 23:
+    def stopped(run):
+        columns = iterate(run)
+        if run.step == 23:
             signal.raise_signal(signum)
         return columns
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "iterate", stopped)
+        patch.setattr(Run, "iterate", stopped)
         train(*arguments, "--out", "stopped", code=code)
     assert "at step 23 of 60; to go on: tinygan train --resume stopped" in capsys.readouterr().out
     assert checkpoint.load("stopped/checkpoint.npz")[0]["values"]["step"] == 23
@@ -195,7 +198,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code
     assert main(["train", "--resume", "stopped"]) == 0
     train(*arguments, "--out", "whole")
     assert state(empty_folder / "stopped") == state(empty_folder / "whole")
-    times = training.COLUMNS.index("seconds")
+    times = COLUMNS.index("seconds")
     logs = [[row[:times] + row[times + 1:] for row in csv.reader(open(f"{run}/log.csv"))] for run in ("stopped", "whole")]
     assert logs[0] == logs[1]
 

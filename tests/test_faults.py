@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tinygan.training import checkpoint, game as training
-from tinygan.app import commands, plots
+from tinygan.training import COLUMNS, Run, checkpoint
+from tinygan.training import run as runs
+from tinygan.app import commands, folder, plots, report
 from tinygan.app.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY = pytest.param(True, marks=pytest.mark.thorough)
-FILES = sorted({*commands.FILES} - {"diverged.npz"})
+FILES = sorted({*folder.FILES} - {"diverged.npz"})
 SMALL = ["--width", "8", "--depth", "1", "--batch", "16", "--n-critic", "1"]
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs fork and /proc")
 
@@ -46,7 +47,7 @@ def state(run):
     """All that a run is, but its times: checkpoint and log."""
     header, arrays = checkpoint.load(Path(run) / "checkpoint.npz")
     header["values"].pop("seconds")
-    times = training.COLUMNS.index("seconds")
+    times = COLUMNS.index("seconds")
     arrays["history"] = np.delete(arrays["history"], times, axis=1)
     with open(Path(run) / "log.csv", newline="") as file:
         log = [row[:times] + row[times + 1:] for row in csv.reader(file)]
@@ -57,11 +58,11 @@ def state(run):
 LIVES = """
 import json, os, random, signal, sys, time
 from matplotlib.figure import Figure
-from tinygan.training import checkpoint, game as training
+from tinygan.training import checkpoint, run as runs
 from tinygan.app import commands, plots
 from tinygan import data
 from tinygan.__main__ import main
-plots.panel, commands.SAVE_EVERY, training.EVALUATIONS = (lambda *arguments: Figure()), 0.02, 4
+plots.panel, commands.SAVE_EVERY, runs.EVALUATIONS = (lambda *arguments: Figure()), 0.02, 4
 
 def start(arguments):
     child = os.fork()
@@ -179,9 +180,9 @@ class DiskFile:
 def quick(monkeypatch):
     """Runs whose pictures and scores cost little."""
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure(figsize=(1, 1)))
-    monkeypatch.setattr(training, "yardstick", lambda data: {})
-    monkeypatch.setattr(training, "EVALUATIONS", 1)
-    monkeypatch.setattr(commands, "results", lambda *arguments: "")
+    monkeypatch.setattr(commands, "yardstick", lambda data: {})
+    monkeypatch.setattr(runs, "EVALUATIONS", 1)
+    monkeypatch.setattr(report, "results", lambda *arguments: "")
     monkeypatch.setattr(commands, "SAVE_EVERY", 0.0)
 
 
@@ -227,23 +228,23 @@ def test_a_disk_that_fails_at_any_call_costs_nothing(thorough, code, full, quick
 
 
 def test_a_folder_that_vanishes_or_closes_while_it_trains(quick, monkeypatch, capsys):
-    iterate, user, outside = training.Trainer.iterate, os.geteuid(), tempfile.mkdtemp()
+    iterate, user, outside = Run.iterate, os.geteuid(), tempfile.mkdtemp()
     os.chmod(outside, 0o777)  # everybody may enter this one
     monkeypatch.chdir(outside)
     try:
         assert main([*QUICK, "whole"]) == 0
         whole = state("whole")
 
-        def fault(trainer):
-            columns = iterate(trainer)
-            if trainer.step == 2:
+        def breaking(run):
+            columns = iterate(run)
+            if run.step == 2:
                 shutil.rmtree("gone", ignore_errors=True)
                 if os.path.exists("closed"):
                     os.chmod("closed", 0o555)
             return columns
 
         with monkeypatch.context() as patch:
-            patch.setattr(training.Trainer, "iterate", fault)
+            patch.setattr(Run, "iterate", breaking)
             assert main([*QUICK, "gone"]) == 6
             assert "no checkpoint is left in gone: no such file" in capsys.readouterr().err
             if user == 0:  # whom permissions do not bind

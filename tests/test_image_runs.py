@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tinygan import GAN, data
-from tinygan.training import checkpoint, evaluation, game as training
+from tinygan.training import COLUMNS, checkpoint, evaluation
+from tinygan.training import samples as scoring
 from tinygan.app import plots
 from tinygan.app.cli import main
 from tinygan.data.images import MNIST_FILES, glyphs
@@ -47,7 +48,7 @@ def here(tmp_path, monkeypatch):
 def plain(monkeypatch):
     """Draw no panel and score few samples: most tests look at other things."""
     monkeypatch.setattr(plots, "image_panel", lambda *arguments: Figure())
-    monkeypatch.setattr(training, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
+    monkeypatch.setattr(scoring, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
 
 
 def files(folder):
@@ -62,7 +63,7 @@ def state(run):
     """All that a run is, but its times."""
     header, arrays = checkpoint.load(Path(run) / "checkpoint.npz")
     header["values"].pop("seconds")
-    arrays["history"] = np.delete(arrays["history"], training.COLUMNS.index("seconds"), axis=1)
+    arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
     return header["values"], {name: a.tobytes() for name, a in arrays.items()}
 
 
@@ -134,7 +135,7 @@ def test_colour_reaches_every_picture(here, monkeypatch, capfd):
     (here / "red").mkdir()
     for number in range(4):
         Image.new("RGB", (20 + number, 30), (200 + number, 10, 20)).save(here / "red" / f"{number}.png")
-    monkeypatch.setattr(training, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
+    monkeypatch.setattr(scoring, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
     train("red", "--channels", "3", "--size", "9", "--lr", "0.02", "--out", "run", steps=20)
     with Image.open("run/panel.png") as panel:
         assert panel.mode == "RGB"
@@ -150,7 +151,7 @@ def test_colour_reaches_every_picture(here, monkeypatch, capfd):
 
 def test_points_walk_as_well(here, monkeypatch, capfd):
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
-    monkeypatch.setattr(training, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
+    monkeypatch.setattr(scoring, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
     train("ring", "--out", "run")
     assert main(["walk", "run", "-o", "ring.gif"]) == 0
     assert "60 frames written to ring.gif" in capfd.readouterr().out
@@ -176,7 +177,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(here, plain, net, method, accumu
     for row in short.train():
         short.stop = row["step"] == 4
     assert short.step == 4
-    gan.trainer_ = short
+    gan.run_ = short
     os.mkdir("half")
     gan.save("half/checkpoint.npz")
     assert main(["train", "--resume", "half"]) == 0
@@ -258,7 +259,7 @@ def test_the_header_tells_the_sizes(here, plain, capfd):
     train("images.npy", "--net", "conv", "--accumulate", 3, "--out", "run")
     out = capfd.readouterr().out
     gan = GAN.load("run/checkpoint.npz")
-    for network in (gan.trainer_.generator, gan.trainer_.critic):
+    for network in gan.run_.game.networks.values():
         assert f"conv ({sum(p.size for p in network.parameters()):,} parameters)" in out
     assert "batch 4 x 3 accumulated, of which batch norm sees a part at a time" in out
     assert "next     tinygan sample run -n 64 -o grid.png" in out
@@ -290,7 +291,7 @@ BAD = {
     "empty folder": (["train", "empty"], 2, ["at least two pictures", "found 0"]),
     "broken folder": (["train", "wrecks"], 2, ["skipped 2 of 2", "broken0.png"]),
     "short idx": (["train", "short-idx3-ubyte"], 2, ["fewer; get the file again"]),
-    "no idx": (["train", "notes.txt"], 2, ["not an IDX file"]),
+    "no idx": (["train", "notes.dat"], 2, ["not an IDX file"]),
     "brightness": (["train", "bright.npy"], 2, ["0 to 300; brightness runs from 0 to 255"]),
     "large images": (["train", "large.npy"], 2, ["65 x 8 pixels"]),
     "walk to": (["walk", "run", "-o", "walk.png"], 2, ["end in .gif"]),
@@ -298,7 +299,7 @@ BAD = {
     "walk nothing": (["walk", "nowhere"], 4, ["nowhere"]),
     "table": (["sample", "run", "-o", "new.csv"], 2, ["images go into .png, .npy or .npz"]),
     "resume with": (["train", "--resume", "run", "--size", "8", "--channels", "1", "--data-dir", ".", "--net", "mlp",
-                     "--accumulate", "2"], 2, ["--net, --accumulate, --data-dir, --size, --channels cannot change"]),
+                     "--accumulate", "2"], 2, ["--data-dir, --size, --channels, --net, --accumulate cannot change"]),
 }
 
 
@@ -312,7 +313,7 @@ def laid_out(tmp_path_factory):
     for number in range(2):
         (folder / "wrecks" / f"broken{number}.png").write_bytes(b"\x89PNG")
     (folder / "short-idx3-ubyte").write_bytes(idx(noise(3, 8, 8))[:-1])
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.dat").write_text("no picture")
     np.save(folder / "images.npy", noise(9, 8, 9))
     np.save(folder / "points.npy", noise(9, 2))
     np.save(folder / "bright.npy", np.linspace(0, 300, 2 * 64).astype(int).reshape(2, 8, 8))

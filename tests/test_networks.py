@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygan import GAN, data
-from tinygan.app import commands
+from tinygan.app import report
 from tinygan.layers import BatchNorm
 from tinygan.optim import SGD, ExponentialMovingAverage, WeightClip
 from tinygan.program import Program
@@ -287,7 +287,7 @@ def test_a_critic_without_batch_norm_gets_the_large_batchs_gradient_from_any_fak
 def test_the_header_says_where_accumulated_batches_are_not_the_large_batch(net, accumulate, said, tmp_path):
     gan = GAN(**(SMALL | {"net": net, "accumulate": accumulate}))
     gan.prepare(images())
-    header = commands.header(gan, tmp_path, "speed")
+    header = report.header(gan, tmp_path, "speed")
     assert [text for text in ("x 3 accumulated", "batch norm sees a part at a time") if text in header] == said
 
 

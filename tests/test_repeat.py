@@ -225,7 +225,7 @@ def test_runs_leave_no_file_open(count, monkeypatch, capsys):
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
     monkeypatch.setattr("tinygan.training.yardstick", lambda data: {})
     monkeypatch.setattr(runs, "EVALUATIONS", 1)
-    monkeypatch.setattr("tinygan.app.commands.results", lambda *arguments: "")
+    monkeypatch.setattr("tinygan.app.report.results", lambda *arguments: "")
     handles = []
     for number in range(count):
         code = main(["train", *POINTS, *ARGUMENTS, "--steps", "2", "--lr", "1e30" if number % 4 == 3 else "1e-3"])

@@ -6,12 +6,15 @@ import ctypes
 import os
 import sys
 
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+                    "OMP_NUM_THREADS")
+
 
 def keep_memory() -> bool:
-    """Ask glibc to keep freed memory instead of handing it back to the kernel; True if it was done.
+    """Ask glibc to keep freed memory instead of returning it to the kernel; True if it will.
 
-    A training step frees and takes the same large temporaries again and again; each return to the kernel costs page
-    faults. The command line and the demos call this; importing tinygan never does. A no-op outside glibc.
+    A training step frees and takes the same large temporaries again and again, and each return to
+    the kernel costs page faults. Does nothing outside glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -20,18 +23,18 @@ def keep_memory() -> bool:
         return False
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # <malloc.h>
     largest = 32 * 1024 * 1024  # glibc refuses a larger mmap threshold
-    done = [libc.mallopt(m_mmap_threshold, largest), libc.mallopt(m_trim_threshold, 2**31 - 1)]
-    return all(done + [libc.mallopt(m_top_pad, 64 * 1024 * 1024)])
-
-
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
+    done = [libc.mallopt(m_mmap_threshold, largest),
+            libc.mallopt(m_trim_threshold, 2**31 - 1),
+            libc.mallopt(m_top_pad, 64 * 1024 * 1024)]
+    return all(done)
 
 
 def tune_process(width: int) -> str:
-    """Set up this process for nets of a width, and say what was chosen: ``keep_memory``, and one BLAS thread up to 256.
+    """Set up this process for networks of a width, and say how: ``keep_memory``, BLAS threads.
 
-    Two threads that wait for each other make products of small matrices slower, several times so on a busy machine.
-    The user's own ``OMP_NUM_THREADS`` and the like are obeyed. For programs; importing tinygan changes nothing.
+    Up to width 256 BLAS gets one thread: two that wait for each other make products of small
+    matrices slower, several times so on a busy machine. ``OMP_NUM_THREADS`` and the like, if set,
+    are obeyed.
     """
     memory = ", memory kept" if keep_memory() else ""
     chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
@@ -44,8 +47,9 @@ def tune_process(width: int) -> str:
 
 
 def blas() -> list[str]:
-    """The BLAS libraries of this process, each with its kind of processor and its number of threads."""
+    """The BLAS libraries of this process, each with its kind of processor and its threads."""
     from threadpoolctl import threadpool_info
 
-    return [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')} threads {lib['num_threads']}"
+    return [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')} "
+            f"threads {lib['num_threads']}"
             for lib in threadpool_info() if lib["user_api"] == "blas"]

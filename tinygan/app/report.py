@@ -1,0 +1,161 @@
+"""What a run says and shows: its header, its pictures and samples, its results."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, backend
+from ..data import DataSet
+from ..training import GAN, checkpoint, samples
+from . import folder as files
+from .cli import printable, say
+
+Scores = dict[str, tuple[float, float]]  # of real data: the lowest and highest of a few draws
+
+
+def note(text: str) -> None:
+    """A line on stderr that is not an error."""
+    say(f"tinygan: {printable(text)}", sys.stderr)
+
+
+# ----------------------------------------------------------------------------------- header
+
+
+def header(gan: GAN, folder: Path, speed: str) -> str:
+    """What is about to be done, in four lines, folded to the width of a terminal."""
+    run, game, config, data = gan.run_, gan.run_.game, gan.run_.config, gan.data_
+    asked = gan.device or os.environ.get("TINYGAN_DEVICE") or "auto"
+    fallback = asked == "auto" and game.device == "cpu"
+    lines = [
+        f"tinygan {__version__}  {game.method.title}  data {data.name}{_images(data)}"
+        f"  seed {config.seed}",
+        f"device {game.device}" + " (no GPU usable, see tinygan devices)" * fallback
+        + f"  numpy {np.__version__}  {speed}  {'eager' if run.eager else 'replayed'} steps",
+        _settings(gan),
+        f"data: {_parts(data)}  steps {run.step} to {config.steps}  writing to {folder}"]
+    width = shutil.get_terminal_size((10**6, 24)).columns  # a file's lines are not folded
+    fold = textwrap.TextWrapper(width, subsequent_indent="    ", break_long_words=False,
+                                break_on_hyphens=False)
+    return "\n".join(fold.fill(printable(line)) for line in lines)
+
+
+def _settings(gan: GAN) -> str:
+    """The networks and how they are trained."""
+    game, config = gan.run_.game, gan.run_.config
+    words = [f"{name} {_shape(network, gan)}" for name, network in game.networks.items()]
+    batch = f"batch {config.batch}"
+    if config.accumulate > 1:
+        batch += f" x {config.accumulate} accumulated"
+        if game.generator.couples_examples:
+            batch += ", of which batch norm sees a part at a time"
+    words.append(batch)
+    if config.n_critic:
+        words.append(f"critic steps {config.n_critic}")
+    if config.penalty is not None:
+        words.append(f"penalty {config.penalty:g}")
+    if game.method.clip:
+        words.append(f"weights within {game.method.clip:g}")
+    return "  ".join([*words, f"lr {config.lr:g} falling to 0"])
+
+
+def _shape(network: Any, gan: GAN) -> str:
+    """The widths of a perceptron, the number of parameters of another network."""
+    config = gan.run_.config
+    if config.depth is None:
+        size = sum(p.size for p in network.parameters())
+        return f"{'conv' if config.net == 'conv' else config.method} ({size:,} parameters)"
+    weights = [p for p in network.parameters() if p.ndim == 2]
+    return "-".join(str(n) for n in [weights[0].shape[0], *(w.shape[1] for w in weights)])
+
+
+def _images(data: DataSet) -> str:
+    if data.pixels is None:
+        return ""
+    return f" ({len(data.pixels):,} images {'x'.join(map(str, data.pixels.shape[1:]))})"
+
+
+def _parts(data: DataSet) -> str:
+    """The split of the data."""
+    if data.split is None:
+        return "fresh draws"
+    if data.all_seen:
+        return (f"{len(data.split['train'])} points, too few to hold any back: "
+                "scores are of what was seen")
+    parts = ("train", "validation", "test")
+    return "  ".join(f"{part} {len(data.split[part]):,}" for part in parts)
+
+
+# ------------------------------------------------------------------------ pictures, results
+
+
+def write_pictures(gan: GAN, folder: Path, ideal: Scores) -> None:
+    """samples.npz and panel.png; a picture that cannot be drawn costs the run a note, no more."""
+    from . import plots
+
+    drawn = gan.sample(1000 if gan.data_.shape else 2500)
+    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=drawn))
+    run = gan.run_
+    title = (f"{run.game.method.title}, {gan.data_.name}, seed {run.config.seed}, "
+             f"step {run.step:,}")
+    try:
+        panel = _image_panel if gan.data_.shape else _point_panel
+        picture = plots.png(panel(gan, drawn, title, ideal))
+    except Exception as error:
+        note(f"the picture could not be drawn: {type(error).__name__}: {error}")
+        return
+    checkpoint.write_atomically(folder / "panel.png", lambda file: file.write(picture))
+
+
+def _image_panel(gan: GAN, drawn: np.ndarray, title: str, ideal: Scores) -> Any:
+    from . import plots
+
+    run = gan.run_
+    there = samples.walk(run.game, stops=2, between=9, n=4)[:10]  # and not back
+    paths = gan.data_.to_images(there).swapaxes(0, 1)
+    return plots.image_panel(gan.data_, drawn, run.snapshots, paths, run.columns(), title, ideal)
+
+
+def _point_panel(gan: GAN, drawn: np.ndarray, title: str, ideal: Scores) -> Any:
+    from . import plots
+
+    run, game = gan.run_, gan.run_.game
+    if not game.critic:
+        return plots.panel(gan.data_, drawn, run.columns(), None, None, title, ideal)
+    critic = samples.frozen_critic(game)
+    slopes = samples.gradient_norms(game, 2048, run.step)
+
+    def scores(points: np.ndarray) -> np.ndarray:
+        return backend.to_numpy(critic(backend.to_device(points, game.device)).data)
+
+    return plots.panel(gan.data_, drawn, run.columns(), slopes, scores, title, ideal)
+
+
+def results(gan: GAN, folder: Path, ideal: Scores) -> str:
+    """The last scores beside those of real data, and where the files are."""
+    run, last = gan.run_, files.last_scores(gan)
+    lines = [f"{run.step} of {run.config.steps} steps done in {run.seconds:.0f} s"]
+
+    def beside(name: str, form: str) -> str:
+        low, high = ideal[name]
+        return f"{last[name]:{form}}   (real data: {low:{form}} to {high:{form}})"
+
+    if "modes" in last and gan.data_.centers is not None:
+        lines += [f"  modes captured      {last['modes']:.0f} of {len(gan.data_.centers)}",
+                  f"  high quality        {beside('high_quality', '.1%')}",
+                  f"  reverse KL          {beside('reverse_kl', '.4f')}"]
+    if "sliced_wasserstein" in last:
+        lines.append(f"  sliced Wasserstein  {beside('sliced_wasserstein', '.4f')}")
+    lines += [f"{kind}  {folder / name}" for kind, name in (("picture", "panel.png"),
+                                                            ("samples", "samples.npz"))
+              if (folder / name).exists()]
+    more = "64 -o grid.png" if gan.data_.shape else "1000 -o samples.csv"
+    lines.append(f"next     tinygan sample {shlex.quote(str(folder))} -n {more}")
+    return "\n".join(map(printable, lines))
