@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,17 +19,20 @@ import tinygan as tg
 from tinygan import backend
 from tinygan.training import COLUMNS, Run, checkpoint, evaluation, methods, samples
 from tinygan.training import run as runs
-from tinygan.app import plots
+from tinygan.app import commands, plots, report
 from tinygan.app.cli import main
 
 SMALL = ["--width", "8", "--depth", "1", "--batch", "16", "--n-critic", "1"]
 COMMAND = [sys.executable, "-m", "tinygan"]
+ROOT = Path(__file__).resolve().parent.parent
+WHOLE = ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TINYGAN_DEVICE", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
     return tmp_path
 
 
@@ -62,7 +66,7 @@ def test_train_leaves_the_files_of_a_run(empty_folder, capfd):
     train("--steps", "30")
     out, err = capfd.readouterr()
     run = empty_folder / "runs/ring-wgan-gp-0"
-    assert files(run) == ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+    assert files(run) == WHOLE
     assert (run / "panel.png").read_bytes().startswith(b"\x89PNG")
     with np.load(run / "samples.npz") as samples:
         assert list(samples) == ["samples"] and samples["samples"].shape == (2500, 2)
@@ -304,10 +308,14 @@ def test_debug_shows_the_traceback():
 # ----------------------------------------------------------------------------- streams, start-up, terminal
 
 
-def test_help_and_import_load_neither_matplotlib_nor_cupy():
-    for code in ("import tinygan", "from tinygan.app.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"):
-        check = f"import sys\n{code}\nassert not {{'matplotlib', 'cupy'}} & set(sys.modules), 'loaded'"
-        subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
+@pytest.mark.parametrize("code", [
+    "import tinygan",
+    "from tinygan.app.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
+    "from tinygan.app.cli import main\nassert main(['train', '--fly']) == 2"])
+def test_help_import_and_usage_errors_load_no_training_and_no_pictures(code):
+    heavy = {"matplotlib", "PIL", "cupy", "tinygan.training", "tinygan.data", "tinygan.app.commands"}
+    check = f"import sys\n{code}\nassert not {heavy} & set(sys.modules), 'loaded'"
+    subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_help_names_every_method_data_set_and_default(capsys):
@@ -336,7 +344,7 @@ def test_a_reader_that_has_gone_is_no_error(empty_folder):
     line = f"{sys.executable} -m tinygan train {' '.join(SMALL)} --steps 20 --out run 2>&1 | head -n 1"
     done = subprocess.run(["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True)
     assert done.returncode == 0 and done.stdout.count(b"\n") == 1
-    assert files(empty_folder / "run") == ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+    assert files(empty_folder / "run") == WHOLE
 
 
 @pytest.mark.parametrize("columns", [40, pytest.param(100, marks=pytest.mark.thorough)])
@@ -358,6 +366,117 @@ def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(empty_folder, colum
     shown = seen.decode().replace("\r\n", "").split("\r")[1:]
     assert len(shown) >= 2 and "step 100/100" in shown[-1] and b"\x1b" not in seen
     assert all(len(text) < columns for text in shown)
+
+
+CONSOLES = {"cp1252": {"PYTHONIOENCODING": "cp1252"}, "ascii": {"PYTHONIOENCODING": "ascii"},
+            "C": {"LC_ALL": "C"},  # which Python makes UTF-8, unless told not to
+            "plain C": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}}
+NAMES = ["数据 ñ", "a\udcffb", "line\nbreak"]
+SHORT = [("cp1252", NAMES[0]), ("plain C", NAMES[1])]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes")
+@pytest.mark.parametrize("console, name", SHORT + [
+    pytest.param(console, name, marks=pytest.mark.thorough)
+    for console in CONSOLES for name in NAMES if (console, name) not in SHORT])
+def test_any_name_of_a_file_does_on_any_console(empty_folder, console, name):
+    """What a console cannot show is escaped; what a command does, it does to its end."""
+    def tinygan(*arguments, code=0):
+        done = subprocess.run([*COMMAND, *map(os.fsencode, arguments)], env=environment,
+                              capture_output=True)
+        assert done.returncode == code, done.stderr
+        assert b"Traceback" not in done.stderr and b"Warning" not in done.stderr
+        return (done.stderr if code else done.stdout).decode("latin-1")
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= CONSOLES[console]
+    points = np.random.default_rng(0).normal(size=(30, 2))
+    with open(f"{name}.csv", "w") as file:
+        np.savetxt(file, points, delimiter=",")
+    said = tinygan("train", f"{name}.csv", *SMALL, "--steps", "2")
+    run = f"runs/{name}-wgan-gp-0"
+    assert files(empty_folder / run) == WHOLE and len(said.splitlines()) == 9
+    assert tinygan("sample", run, "-n", "3", "-o", f"{name}.npy").startswith("3 samples")
+    assert np.load(f"{name}.npy").shape == (3, 2)
+    error = tinygan("train", f"{name}.txt", "--steps", "1", code=2)
+    assert error.startswith("tinygan: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no font"), OSError("no LaTeX"), MemoryError()])
+def test_a_picture_that_cannot_be_drawn_costs_a_note(empty_folder, monkeypatch, capsys, error):
+    def broken(*arguments):
+        raise error
+
+    monkeypatch.setattr(plots, "panel", broken)
+    train("--steps", "2", "--out", "run")
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1].startswith("tinygan: the picture could not be drawn: ")
+    assert "picture" not in out and "samples  run/samples.npz" in out
+    assert files(empty_folder / "run") == sorted({*WHOLE} - {"panel.png"})
+    assert json.loads((empty_folder / "run/run.json").read_text())["exit"] == "done"
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_the_header_folds_at_sixty_columns(method, tmp_path, monkeypatch):
+    gan = tg.GAN(method=method)
+    gan.prepare("ring")
+    whole = report.header(gan, tmp_path / "run", "1 BLAS thread, memory kept")
+    monkeypatch.setenv("COLUMNS", "60")
+    folded = report.header(gan, tmp_path / "run", "1 BLAS thread, memory kept")
+    assert len(whole.splitlines()) == 4 < len(folded.splitlines())
+    assert folded.split() == whole.split()
+    assert all(len(line) <= 60 for line in folded.splitlines() if str(tmp_path) not in line)
+
+
+# --------------------------------------------------------------------- one process to a folder
+
+
+def test_a_second_process_is_kept_out_of_a_folder(empty_folder, plain, capsys):
+    long = [*COMMAND, "train", *SMALL, "--steps", "60000", "--device", "cpu", "--out", "run"]
+    first = subprocess.Popen(long, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             env=os.environ | {"PYTHONPATH": str(ROOT)})
+    try:
+        while not os.path.exists("run/best.npz"):
+            assert first.poll() is None
+            time.sleep(0.01)
+        assert main(["train", "--resume", "run"]) == 2
+        error = capsys.readouterr().err
+        assert f"process {first.pid} is training in run; wait for it" in error
+    finally:
+        first.terminate()
+        assert first.wait() == 143
+    assert files(empty_folder / "run") == WHOLE
+    step = checkpoint.load("run/checkpoint.npz")[0]["values"]["step"]
+    steps = [int(row["step"]) for row in csv.DictReader(open("run/log.csv"))]
+    assert steps == sorted(set(steps)) and steps[-1] <= step
+
+
+def test_what_a_killed_process_left_keeps_nobody_out(empty_folder, plain, capsys):
+    train("--steps", "2", "--out", "run")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (empty_folder / f"run/.lock.{dead.pid}").touch()
+    assert main(["train", "--resume", "run", "--steps", "3"]) == 0
+    assert files(empty_folder / "run") == WHOLE
+
+
+def test_a_run_that_has_moved_on_meanwhile_is_not_overwritten(empty_folder, plain, monkeypatch,
+                                                              capsys):
+    """By a process that finished between this one's reading of the checkpoint and its turn."""
+    train("--steps", "4", "--out", "ahead")
+    newer = (empty_folder / "ahead/checkpoint.npz").read_bytes()
+    train("--steps", "2", "--out", "run")
+
+    def other(gan):
+        (empty_folder / "run/checkpoint.npz").write_bytes(newer)
+        return "speed"
+
+    monkeypatch.setattr(commands, "tune", other)
+    before = (empty_folder / "run/log.csv").read_bytes()
+    assert main(["train", "--resume", "run", "--steps", "6"]) == 2
+    assert "another process has just trained in run; try again" in capsys.readouterr().err
+    assert (empty_folder / "run/checkpoint.npz").read_bytes() == newer
+    assert (empty_folder / "run/log.csv").read_bytes() == before
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,28 @@ def test_a_folder_of_mixed_pictures_with_a_broken_one(here, plain, options, shap
         assert len(told) == 1 and told[0].startswith("tinygan: ") and "skipped 1 of 6" in told[0] and "Warning" not in err
     assert main(["sample", "run", "-n", "3", "-o", "new.npy"]) == 0
     assert np.load("new.npy").shape == (3, *shape) and "broken" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["ignore", "error"])
+def test_skipped_pictures_are_reported_whatever_the_process_does_with_warnings(
+        here, plain, action, capfd):
+    pictures(here / "mine", broken=1)
+    train("mine", "--out", "run")
+    capfd.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        assert main(["train", "--resume", "run", "--steps", "4"]) == 0
+    assert "skipped 1 of 6 pictures" in capfd.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize("steps, kept", [(3, [1, 2, 3]), (16, [1, 2, 4, 6, 8, 10, 12, 14, 16]),
+                                         (200, [4, 28, 52, 76, 100, 128, 152, 176, 200])])
+def test_a_run_keeps_a_snapshot_of_each_eighth_and_of_its_end(here, plain, steps, kept):
+    np.save("images.npy", noise(20, 8, 8))
+    train("images.npy", "--out", "run", steps=steps)
+    _, arrays = checkpoint.load("run/checkpoint.npz")
+    assert arrays["moments/steps"].tolist() == kept
+    assert arrays["moments/images"].shape == (len(kept), 10, 64)
 
 
 @pytest.mark.parametrize("packed", [False, True])
