@@ -153,6 +153,20 @@ def test_odd_critics_make_a_picture(dim, score, norms):
     assert "greener" not in text(figure)
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+def test_points_outside_the_frame_are_counted_and_not_drawn(dim):
+    d = dataset(dim)
+    far = d.mean + np.geomspace(0.1, 1000, 50)[:, None] * d.scale
+    figure = plots.scatter(d, far)
+    generated = figure.axes[0].collections[2]
+    outside = 50 - len(generated.get_offsets())
+    assert 5 < outside < 45 and f"generated (50 points, {outside} outside)" in text(figure)
+    legend = figure.axes[0].get_legend()
+    figure.draw_without_rendering()
+    covered = legend.get_window_extent().y0
+    assert generated.get_offset_transform().transform(generated.get_offsets())[:, 1].max() < covered
+
+
 def test_identical_real_points_make_a_picture():
     for dim in (1, 2, 3):
         same = data.points(np.full((10, dim), 3.0))

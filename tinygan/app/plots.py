@@ -251,17 +251,17 @@ def _clouds(axes: Axes, data: DataSet, real: np.ndarray, generated: np.ndarray,
             limits: list[Limits], names: list[str], critic: Critic | None) -> Show:
     """Points in a plane, over the critic's level sets where the plane is all of the space."""
     low, high = limits[1]
-    limits = [limits[0], (low, high + 0.12 * (high - low))]  # room for the legend
+    frame = [limits[0], (low, high + 0.12 * (high - low))]  # room for the legend
     if data.dim > 2 or (data.scale == data.scale[0]).all():  # both axes are in the same unit
-        limits = _widened(limits)
+        frame = _widened(frame)
         axes.set_aspect("equal", anchor="N")
-    filled = critic is not None and data.dim == 2 and _level_sets(axes, data, limits, critic)
+    filled = critic is not None and data.dim == 2 and _level_sets(axes, data, frame, critic)
     inside = generated[_within(generated, limits)]
     for points, color, size, name in ((real, REAL, 28, names[0]), (inside, GENERATED, 7, names[1])):
         # Small on large: neither hides the other.
         cloud = axes.scatter(points[:, 0], points[:, 1], s=size, c=color, alpha=0.8, linewidths=0)
         axes.scatter([], [], s=40, c=color, label=name)
-    axes.set(xlim=limits[0], ylim=limits[1])
+    axes.set(xlim=frame[0], ylim=frame[1])
     axes.legend(loc="upper center", framealpha=0.9, fontsize=9, ncols=2)
     _heading(axes, "Real and generated points" + " over the critic's level sets" * filled,
              "Good: purple covers all the green, evenly, and little purple lies elsewhere.")
@@ -328,7 +328,7 @@ def _level_sets(axes: Axes, data: DataSet, limits: list[Limits], critic: Critic)
     filled = axes.contourf(x, y, scores, levels=14, cmap=pale, zorder=0)
     axes.contour(x, y, scores, levels=filled.levels, colors="white", linewidths=0.5, zorder=0)
     bar = axes.figure.colorbar(filled, cax=axes.inset_axes((1.02, 0, 0.035, 1)))
-    bar.set_label("critic's score  (greener: looks more real to the critic)")
+    bar.set_label("critic's score  (greener: looks more real to it)")
     return True
 
 
