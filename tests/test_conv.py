@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygan as tg
-from tinygan import Tensor, functional, grad, init, ops
+from tinygan import Tensor, conv, functional, grad, init, ops
 from tinygan.functional import conv2d, conv_transpose2d, upsample
 from tinygan.layers import (BatchNorm, Conv2d, ConvTranspose2d, Dense, Flatten, LeakyReLU, Reshape, Sequential, Tanh,
                             Upsample)
@@ -126,8 +126,8 @@ def test_images_in_parts_give_what_they_give_in_one(rng, monkeypatch):
     x, weight, g = rng.normal(size=(5, 2, 6, 7)), rng.normal(size=(3, 2, 2, 4)), rng.normal(size=(5, 4, 3, 6))
     found, parts = [], []
     for numbers in (10**9, 5 * 3 * 6 * 12 // 3, 1):
-        monkeypatch.setattr(ops, "WINDOWS", numbers)
-        parts.append(len(ops._parts(5, 5 * 3 * 6 * 12)))
+        monkeypatch.setattr(conv, "WINDOWS", numbers)
+        parts.append(len(conv._parts(5, 5 * 3 * 6 * 12)))
         a, w, b = Tensor(x), Tensor(weight), Tensor(g)
         y, back = conv2d(a, w, None, (2, 1), (1, 0)), conv_transpose2d(b, w, None, (2, 1), (1, 0), (1, 0))
         found.append([y.data, back.data, *grad(y, [a, w], cotangent=g), *grad(back, [b, w], cotangent=x)])

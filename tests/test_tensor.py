@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygan as tg
-from tinygan import PRIMITIVES, Tensor, grad, ops
+from tinygan import PRIMITIVES, Tensor, conv, grad, ops
 from tinygan.tensor import Primitive, primitive
 
 LONG = 20_000
@@ -649,9 +649,9 @@ def scratch_registry():
 
 
 def test_the_registry_knows_every_primitive_by_name():
-    assert len(PRIMITIVES) >= 25
-    for name, p in PRIMITIVES.items():
-        assert isinstance(p, Primitive) and p.name == name and getattr(ops, name) is p and p.__doc__
+    defined = [x for module in (ops, conv) for x in vars(module).values() if isinstance(x, Primitive)]
+    assert len(PRIMITIVES) >= 25 and {p.name: p for p in defined} == PRIMITIVES
+    assert all(p.__doc__ for p in defined)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

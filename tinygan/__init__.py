@@ -3,7 +3,8 @@
 from typing import Any
 
 from . import backend, functional, init, layers, losses, ops, optim
-from .tensor import PRIMITIVES, Tensor, grad, stop_gradient
+from .backprop import grad
+from .tensor import PRIMITIVES, Tensor, stop_gradient
 
 __version__ = "0.1.0"
 __all__ = ["GAN", "PRIMITIVES", "Tensor", "backend", "data", "functional", "grad", "init", "layers", "losses",

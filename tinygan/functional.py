@@ -5,62 +5,74 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
-from . import backend, ops
-from .ops import Axis, Pair, axes_of
-from .tensor import Tensor, floating
-
-
-def _count(x: Any, axis: Axis) -> int:
-    return math.prod(x.shape[a] for a in axes_of(axis, x.ndim))
+from . import backend, conv, ops
+from .conv import Pair
+from .ops import Axis, axes_of
+from .tensor import Operand, Tensor, floating, value_of
 
 
-def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Operand:
     """Mean over the axes (all by default). ValueError for an empty mean."""
-    total = ops.sum(x, axis=axis, keepdims=keepdims)  # complains about what is no array and what is no axis
+    total = ops.sum(x, axis=axis, keepdims=keepdims)  # raises for what is no array or no axis
     n = _count(x, axis)
     if n == 0:
         raise ValueError(f"mean: no elements along axis {axis} of shape {x.shape}")
     return total / n
 
 
-def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
+def var(x: Operand, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Operand:
     """Variance sum (x - mean)^2 / (n - ddof) over the axes. ValueError if n <= ddof."""
     centered = x - mean(x, axis=axis, keepdims=True)
     n = _count(x, axis)
     if not n > ddof:
-        raise ValueError(f"var: {n} element(s) along axis {axis} of shape {x.shape} with ddof {ddof}")
+        raise ValueError(f"var: {n} element(s) along axis {axis} of shape {x.shape}, "
+                         f"expected more than ddof = {ddof}")
     return ops.sum(centered * centered, axis=axis, keepdims=keepdims) / (n - ddof)
 
 
-def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
-    """Join arrays of one shape along a new axis. ValueError for other shapes, for no array and for no such axis."""
-    shapes = [getattr(a, "shape", type(a)) for a in arrays]
-    if len(set(shapes)) != 1 or not isinstance(shapes[0], tuple) or not -len(shapes[0]) - 1 <= axis <= len(shapes[0]):
-        raise ValueError(f"stack: expected arrays of one shape, and an axis of the result, got {shapes} and axis {axis}")
-    index = [slice(None)] * (arrays[0].ndim + 1)
-    index[axis] = None  # type: ignore[call-overload]
-    return ops.concatenate([ops.getitem(a, tuple(index)) for a in arrays], axis=axis)
+def _count(x: Operand, axis: Axis) -> int:
+    return math.prod(x.shape[a] for a in axes_of(axis, x.ndim))
 
 
-def clip(x: Any, low: Any, high: Any) -> Any:
+def stack(arrays: Sequence[Operand], axis: int = 0) -> Operand:
+    """Join arrays of one shape along a new axis. ValueError for other shapes or no such axis."""
+    shapes = _shapes(*arrays)
+    shape = shapes[0] if len(set(shapes)) == 1 else None
+    if not isinstance(shape, tuple) or not -len(shape) - 1 <= axis <= len(shape):
+        raise ValueError("stack: expected arrays of one shape and an axis of the result, "
+                         f"got {shapes} and axis {axis}")
+    axis %= len(shape) + 1
+    wider = (*shape[:axis], 1, *shape[axis:])
+    return ops.concatenate([ops.reshape(a, wider) for a in arrays], axis=axis)
+
+
+def _shapes(*arrays: Operand) -> list:
+    """The shapes of arrays; the type of what has none."""
+    return [getattr(a, "shape", type(a)) for a in arrays]
+
+
+def clip(x: Operand, low: Operand, high: Operand) -> Operand:
     """min(max(x, low), high)."""
     return ops.minimum(ops.maximum(x, low), high)
 
 
-def log_sigmoid(x: Any) -> Any:
+def log_sigmoid(x: Operand) -> Operand:
     """log(1 / (1 + e^-x)), without overflow."""
     return -ops.softplus(ops.negative(x))
 
 
-def softmax(x: Any, axis: int = -1) -> Any:
-    """e^x / sum e^x along an axis."""
-    return ops.exp(x - ops.logsumexp(x, axis=axis, keepdims=True))
+def softmax(x: Operand, axis: int = -1) -> Operand:
+    """e^x / sum e^x along an axis, without overflow."""
+    e = ops.exp(x - ops.max(value_of(x), axis=axis, keepdims=True))  # a constant, it cancels
+    return e / ops.sum(e, axis=axis, keepdims=True)
 
 
-def dropout(x: Any, p: float, rng: backend.Rng) -> Any:
-    """Zero each element with probability p, divide the others by 1 - p (Srivastava et al. 2014; "inverted")."""
+def dropout(x: Operand, p: float, rng: backend.Rng) -> Operand:
+    """Zero each element with probability p, divide the others by 1 - p ("inverted" dropout).
+
+    Srivastava et al. 2014, section 4. ValueError if p is not a probability.
+    """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability, got {p}")
     value = floating("dropout", x)
@@ -68,89 +80,125 @@ def dropout(x: Any, p: float, rng: backend.Rng) -> Any:
     return x * (kept.astype(value.dtype) * (1 / (1 - p) if p < 1 else 0.0))
 
 
-def normalize(x: Any, axis: Axis, eps: float, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
-    """(gamma (x - m) / (v + eps)^(1/2) + beta, m, v): mean m and variance v over the axes; x (..., d), gamma (d,)."""
+def normalize(x: Operand, axis: Axis, eps: float, gamma: Operand,
+              beta: Operand) -> tuple[Operand, Operand, Operand]:
+    """(gamma (x - m) / (v + eps)^(1/2) + beta, m, v): mean m and variance v of x over the axes.
+
+    x is (..., d), gamma and beta (d,); ValueError for other shapes or a negative eps.
+    """
     m = mean(x, axis=axis, keepdims=True)
-    shapes = [getattr(a, "shape", type(a)) for a in (gamma, beta)]
-    if shapes != [x.shape[-1:]] * 2 or not eps >= 0:
-        raise ValueError(f"normalize: expected gamma and beta of shape {x.shape[-1:]} for x {x.shape}, and eps >= 0, got "
-                         f"{shapes[0]}, {shapes[1]} and {eps}")
+    if _shapes(gamma, beta) != [x.shape[-1:]] * 2:
+        raise ValueError(f"normalize: expected gamma and beta of shape {x.shape[-1:]} "
+                         f"for x {x.shape}, got {_shapes(gamma, beta)}")
+    if not eps >= 0:
+        raise ValueError(f"normalize: expected eps >= 0, got {eps}")
     centered = x - m
     v = mean(centered * centered, axis=axis, keepdims=True)
     return centered * (gamma / ops.sqrt(v + eps)) + beta, m, v  # dividing the row, not the batch
 
 
-def batch_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
-    """gamma (x - m) / (v + eps)^(1/2) + beta, m and v over the batch: (n, d) -> (n, d) (Ioffe & Szegedy 2015, alg. 1)."""
+def batch_norm(x: Operand, gamma: Operand, beta: Operand, eps: float = 1e-5) -> Operand:
+    """gamma (x - m) / (v + eps)^(1/2) + beta, m and v over the batch: (n, d) -> (n, d).
+
+    Ioffe & Szegedy 2015, algorithm 1.
+    """
     return normalize(x, 0, eps, gamma, beta)[0]
 
 
-def layer_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
-    """As ``batch_norm``, but m and v over the features of each example: (n, d) -> (n, d) (Ba et al. 2016, eq. 4)."""
+def layer_norm(x: Operand, gamma: Operand, beta: Operand, eps: float = 1e-5) -> Operand:
+    """As ``batch_norm``, but m and v over the features of each example (Ba et al. 2016, eq. 4)."""
     return normalize(x, -1, eps, gamma, beta)[0]
 
 
 def pair(name: str, x: int | Pair, least: int = 1) -> Pair:
-    """An argument for rows and columns: one number stands for both. ValueError unless whole and at least ``least``."""
+    """An argument for rows and columns: one number stands for both.
+
+    ValueError unless these are whole numbers of at least ``least``.
+    """
     both = x if isinstance(x, tuple) else (x, x)
     if len(both) != 2 or not all(isinstance(n, Integral) and n >= least for n in both):
         raise ValueError(f"{name}: expected whole numbers of at least {least}, got {x!r}")
     return both
 
 
-def _images(name: str, x: Any, weight: Any, bias: Any, into: int, out: int) -> None:
-    """ValueError unless input, weight and bias of a convolution fit; ``into`` and ``out`` are axes of the weight."""
-    shapes = [getattr(a, "shape", type(a)) for a in (x, weight, bias)]
-    given = f"got {shapes[0]} with weight {shapes[1]}" + ("" if bias is None else f" and bias {shapes[2]}")
-    if not (isinstance(shapes[0], tuple) and isinstance(shapes[1], tuple) and len(shapes[1]) == 4):
-        raise ValueError(f"{name}: expected images (n, c, h, w) and a weight of four axes, {given}")
-    if x.ndim != 4 or x.shape[1] != weight.shape[into] or bias is not None and shapes[2] != (weight.shape[out],):
-        raise ValueError(f"{name}: expected input of shape (n, {weight.shape[into]}, h, w), {given}")
+def conv2d(x: Operand, weight: Operand, bias: Operand = None, stride: int | Pair = 1,
+           padding: int | Pair = 0) -> Operand:
+    """y[n,o,i,j] = bias[o] + sum over c, a, b of x[n, c, i s + a - p, j s + b - p] weight[a,b,c,o].
 
+    x is 0 outside; the kernel is not flipped. Shapes: (n, c_in, h, w), (kh, kw, c_in, c_out),
+    (c_out,) -> (n, c_out, oh, ow), oh = (h + 2 p - kh) // s + 1. The result's memory is
+    (n, oh, ow, c_out), so that a chain of layers needs no transposed copies.
 
-def conv2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair = 1, padding: int | Pair = 0) -> Any:
-    """y[n,o,i,j] = bias[o] + sum over c, a, b of x[n, c, i s + a - p, j s + b - p] weight[a,b,c,o], x = 0 outside.
-
-    Shapes: (n, c_in, h, w), (kh, kw, c_in, c_out), (c_out,) -> (n, c_out, oh, ow), oh = (h + 2 p - kh) // s + 1. The kernel
-    is not flipped. The result's memory is (n, oh, ow, c_out), so that a chain of layers needs no transposed copies.
+    Raises ValueError for other shapes and for a kernel that does not fit.
     """
-    _images("conv2d", x, weight, bias, 2, 3)
-    (kh, kw), stride, padding = weight.shape[:2], pair("conv2d", stride), pair("conv2d", padding, 0)
-    oh, ow = (ops.windows(*how) for how in zip(x.shape[2:], (kh, kw), stride, padding))
-    if oh < 1 or ow < 1:
-        raise ValueError(f"conv2d: a kernel of {kh} x {kw} does not fit into {x.shape[2:]} with padding {padding}")
-    y = ops.convolve(ops.transpose(x, (0, 2, 3, 1)), weight, stride=stride, padding=padding)
-    return ops.transpose(y if bias is None else y + bias, (0, 3, 1, 2))
+    _check_images("conv2d", x, weight, bias, into=2, out=3)
+    stride, padding = pair("conv2d", stride), pair("conv2d", padding, 0)
+    kernel = weight.shape[:2]
+    if min(conv.output_size(x.shape[2:], kernel, stride, padding)) < 1:
+        raise ValueError(f"conv2d: a kernel of {kernel[0]} x {kernel[1]} does not fit "
+                         f"into {x.shape[2:]} with padding {padding}")
+    y = conv.convolve(_channels_last(x), weight, stride=stride, padding=padding)
+    return _channels_first(y if bias is None else y + bias)
 
 
-def conv_transpose2d(x: Any, weight: Any, bias: Any = None, stride: int | Pair = 1, padding: int | Pair = 0,
-                     output_padding: int | Pair = 0) -> Any:
+def conv_transpose2d(x: Operand, weight: Operand, bias: Operand = None, stride: int | Pair = 1,
+                     padding: int | Pair = 0, output_padding: int | Pair = 0) -> Operand:
     """The adjoint of ``conv2d`` with the same weight, stride and padding, plus a bias.
 
-    Shapes: (n, c_in, h, w), (kh, kw, c_out, c_in), (c_out,) -> (n, c_out, (h - 1) s + kh - 2 p + output_padding, ...).
-    Images of several heights have convolutions of one height: ``output_padding``, below the stride, chooses among them.
+    Shapes: (n, c_in, h, w), (kh, kw, c_out, c_in), (c_out,) -> (n, c_out, oh, ow),
+    oh = (h - 1) s + kh - 2 p + output_padding. Images of several heights have convolutions of one
+    height: ``output_padding``, less than the stride, chooses among them.
+
+    Raises ValueError for other shapes and where no pixel would be left.
     """
-    _images("conv_transpose2d", x, weight, bias, 3, 2)
-    (kh, kw), (h, w) = weight.shape[:2], x.shape[2:]
-    stride, padding, extra = (pair("conv_transpose2d", how, least) for how, least in (
-        (stride, 1), (padding, 0), (output_padding, 0)))
-    size = tuple((a - 1) * s + k - 2 * p + e for a, k, s, p, e in zip((h, w), (kh, kw), stride, padding, extra))
-    if min(size) < 1 or not all(e < s for e, s in zip(extra, stride)):
-        raise ValueError(f"conv_transpose2d: no images of {size} from {(h, w)} with kernel {(kh, kw)}, stride {stride}, "
-                         f"padding {padding}, output_padding {extra} (below the stride)")
-    y = ops.convolve_t(ops.transpose(x, (0, 2, 3, 1)), weight, size=size, stride=stride, padding=padding)
-    return ops.transpose(y if bias is None else y + bias, (0, 3, 1, 2))
+    name = "conv_transpose2d"
+    _check_images(name, x, weight, bias, into=3, out=2)
+    stride, padding = pair(name, stride), pair(name, padding, 0)
+    extra, kernel = pair(name, output_padding, 0), weight.shape[:2]
+    size = tuple((n - 1) * s + k - 2 * p + e
+                 for n, k, s, p, e in zip(x.shape[2:], kernel, stride, padding, extra))
+    if min(size) < 1 or extra[0] >= stride[0] or extra[1] >= stride[1]:
+        raise ValueError(f"{name}: no images of {size} from {x.shape[2:]} with kernel {kernel}, "
+                         f"stride {stride}, padding {padding}, output_padding {extra} "
+                         "(below the stride)")
+    y = conv.convolve_t(_channels_last(x), weight, size=size, stride=stride, padding=padding)
+    return _channels_first(y if bias is None else y + bias)
 
 
-def upsample(x: Any, factor: int) -> Any:
-    """Every pixel factor x factor times (nearest neighbour): (n, c, h, w) -> (n, c, factor h, factor w)."""
-    factor, _ = pair("upsample", factor)
-    if len(getattr(x, "shape", ())) != 4:
-        raise ValueError(f"upsample: expected input of shape (n, c, h, w), got {getattr(x, 'shape', type(x))}")
-    n, c, h, w = x.shape
-    pixels = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (n, h, 1, w, 1, c))
-    y = ops.reshape(ops.broadcast_to(pixels, (n, h, factor, w, factor, c)), (n, h * factor, w * factor, c))
-    return ops.transpose(y, (0, 3, 1, 2))
+def _check_images(name: str, x: Operand, weight: Operand, bias: Operand, into: int,
+                  out: int) -> None:
+    """ValueError unless images, weight and bias fit; ``into`` and ``out`` are axes of the weight."""
+    shape, kernel, vector = _shapes(x, weight, bias)
+    given = f"got {shape} with weight {kernel}" + ("" if bias is None else f" and bias {vector}")
+    if not isinstance(shape, tuple) or not isinstance(kernel, tuple) or len(kernel) != 4:
+        raise ValueError(f"{name}: expected images (n, c, h, w) and a weight of four axes, {given}")
+    fits = bias is None or vector == (kernel[out],)
+    if len(shape) != 4 or shape[1] != kernel[into] or not fits:
+        raise ValueError(f"{name}: expected input of shape (n, {kernel[into]}, h, w), {given}")
 
 
-Tensor.mean = mean
+def _channels_last(x: Operand) -> Operand:
+    return ops.transpose(x, (0, 2, 3, 1))
+
+
+def _channels_first(x: Operand) -> Operand:
+    return ops.transpose(x, (0, 3, 1, 2))
+
+
+def upsample(x: Operand, factor: int) -> Operand:
+    """Every pixel factor x factor times: (n, c, h, w) -> (n, c, factor h, factor w).
+
+    Raises ValueError for another shape or a factor that is not a whole number of at least 1.
+    """
+    if not isinstance(factor, Integral) or factor < 1:
+        raise ValueError(f"upsample: expected a whole number of at least 1, got {factor!r}")
+    shape = getattr(x, "shape", type(x))
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        raise ValueError(f"upsample: expected input of shape (n, c, h, w), got {shape}")
+    n, c, h, w = shape
+    pixels = ops.reshape(_channels_last(x), (n, h, 1, w, 1, c))
+    pixels = ops.broadcast_to(pixels, (n, h, factor, w, factor, c))
+    return _channels_first(ops.reshape(pixels, (n, h * factor, w * factor, c)))
+
+
+Tensor.mean = mean  # the other methods are bound in ops.py

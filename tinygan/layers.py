@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import backend, functional, init, ops
-from .ops import Pair
+from .conv import Pair
 from .tensor import Tensor, value_of
 
 M = TypeVar("M", bound="Module")

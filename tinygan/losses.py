@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from . import backend, ops
+from .backprop import grad
 from .functional import mean
-from .tensor import PLAIN, Tensor, floating, grad, value_of
+from .tensor import PLAIN, Tensor, floating, value_of
 
 
 def _of_scores(loss: Callable[..., Any]) -> Callable[..., Any]:

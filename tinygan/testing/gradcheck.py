@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backend
-from ..tensor import Tensor, grad
+from ..backprop import grad
+from ..tensor import Tensor
 
 LADDERS = ((2, 16), (14, 12))  # (first, count): steps 2^-first, 2^-(first+1), ...; the second only where the first failed
 SIDES = (2, 10)  # the steps of one-sided slopes at kinks

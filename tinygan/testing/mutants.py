@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..tensor import PRIMITIVES, EverySlot, Primitive, Tensor, Variadic, value_of
+from ..tensor import PRIMITIVES, Primitive, Tensor, value_of
 from .gradcheck import GradcheckError, Inconclusive, cotangent_for, gradcheck, pull
 from .samplers import SAMPLERS, Case, Picker
 
@@ -155,8 +155,9 @@ KINDS: dict[str, Kind] = {
 def planted(primitive: Primitive, slot: int, wrong: Kind) -> Iterator[None]:
     """The primitive with ``wrong(rule)`` in place of the rule of one argument (of every one, if it takes any number)."""
     right = primitive.rules
-    if isinstance(primitive, Variadic):
-        primitive.rules = EverySlot(wrong(right.rule))  # type: ignore[attr-defined]
+    if primitive.variadic:
+        (make,) = right
+        primitive.rules = (lambda i: wrong(make(i)),)  # type: ignore[misc]
     else:
         primitive.rules = tuple(wrong(rule) if rule and i == slot else rule for i, rule in enumerate(right))
     try:
@@ -167,7 +168,7 @@ def planted(primitive: Primitive, slot: int, wrong: Kind) -> Iterator[None]:
 
 def slots(primitive: Primitive) -> list[int]:
     """The arguments that have a rule."""
-    return [0] if isinstance(primitive, Variadic) else [i for i, rule in enumerate(primitive.rules) if rule]
+    return [i for i, rule in enumerate(primitive.rules) if rule]
 
 
 def gradients(case: Case, order: int) -> list[np.ndarray]:

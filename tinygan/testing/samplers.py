@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import ops
+from .. import conv
+from ..tensor import PRIMITIVES
 
 Shape = tuple[int, ...]
 SCALES = (1.0, 1.0, 1e-3, 1e3)
@@ -151,7 +152,7 @@ def sampler(*names: str) -> Callable[[Callable[[Picker, Any], Case]], Callable[[
 
     def register(function: Callable[[Picker, Any], Case]) -> Callable[[Picker, Any], Case]:
         for name in names:
-            SAMPLERS[name] = lambda pick, name=name: function(pick, getattr(ops, name))  # type: ignore[misc]
+            SAMPLERS[name] = lambda pick, name=name: function(pick, PRIMITIVES[name])  # type: ignore[misc]
         return function
 
     return register
@@ -292,14 +293,14 @@ def convolved(pick: Picker, op: Any) -> Case:
 @sampler("convolve_t")
 def convolved_back(pick: Picker, op: Any) -> Case:
     shape, kernel, how = images(pick)
-    rows = ops.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
+    rows = conv.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
     return Case(lambda g, w: op(g, w, size=shape[1:3], **how), [pick.array(rows), pick.array((*kernel, shape[3], 2))])
 
 
 @sampler("convolve_w")
 def gathered(pick: Picker, op: Any) -> Case:
     shape, kernel, how = images(pick)
-    rows = ops.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
+    rows = conv.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
     return Case(lambda x, g: op(x, g, kernel=kernel, **how), [pick.array(shape), pick.array(rows)])
 
 
@@ -310,7 +311,7 @@ def joined(pick: Picker, op: Any) -> Case:
     shapes = [list(shape) for _ in range(pick.integer(1, 3))]
     for s in shapes:
         s[axis] = pick.integer(0, 3)
-    return Case(lambda *x: op(x, axis=axis), [pick.array(tuple(s)) for s in shapes])
+    return Case(lambda *x: op(*x, axis=axis), [pick.array(tuple(s)) for s in shapes])
 
 
 @sampler("astype")

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from .. import backend
+from ..backprop import grad
 from ..layers import Module
 from ..program import Program, Traced, Tracer, leaves, name_of
-from ..tensor import Tensor, grad
+from ..tensor import Tensor
 from .game import Game
 
 PACKAGE = Path(__file__).parent

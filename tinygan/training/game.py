@@ -14,10 +14,11 @@ import numpy as np
 
 from .. import backend, losses, ops
 from ..backend import Array
+from ..backprop import grad
 from ..data import DataSet
 from ..layers import Module
 from ..optim import ExponentialMovingAverage, WeightClip, linear
-from ..tensor import Tensor, grad
+from ..tensor import Tensor
 from . import networks
 
 if TYPE_CHECKING:

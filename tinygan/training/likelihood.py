@@ -10,9 +10,10 @@ import numpy as np
 
 from .. import backend, functional, losses, ops
 from ..backend import Array
+from ..backprop import grad
 from ..data import DataError
 from ..layers import Module, Sequential
-from ..tensor import Tensor, grad
+from ..tensor import Tensor
 from . import networks
 from .game import Columns, Game, Gradients
 

@@ -1,0 +1,150 @@
+"""Backpropagation: ``grad`` walks the record of a computation from its output back to its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from . import backend, ops
+from .tensor import Operand, Tensor, value_of
+
+by_serial = attrgetter("_serial")
+
+
+def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False,
+         cotangent: Any = None) -> list[Any]:
+    """The derivatives of ``output`` with respect to each input x: sum_i cotangent_i d output_i / d x.
+
+    ``output`` is a scalar, or ``cotangent`` (of its shape) says how its elements are weighted. The
+    results have the shapes and dtypes of the inputs: arrays, or with ``create_graph=True`` Tensors
+    that can be differentiated again. An input that the output does not depend on gets zeros.
+
+    Raises TypeError for what is not a Tensor, ValueError if the output is not a scalar and has no
+    cotangent, if the cotangent has another shape, or if *no* input is reached, and RuntimeError if
+    the graph is stale (a Tensor in it was assigned after it was recorded).
+    """
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for x in [output, *inputs]:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"grad: expected Tensors, got {type(x).__name__}; "
+                            "an array is a constant, Tensor(x) is not")
+    g = seed(output, create_graph, cotangent)
+    past = history(output)
+    path, needed = path_from(inputs, past)
+    refuse_stale(path, past)
+    cotangents = {output: g}
+    keep = set(inputs)
+    for node in reversed(path):
+        g = cotangents.get(node) if node in keep else cotangents.pop(node, None)
+        if g is None:  # reached only through an argument without a derivative
+            continue
+        primitive, statics = node._primitive, node._statics
+        y, arguments = (node, node._inputs) if create_graph else (node._data, node._arrays)
+        for slot, x in enumerate(node._inputs):
+            if type(x) is not Tensor or x not in needed:
+                continue
+            rule = primitive.rule(slot)
+            if rule is None:
+                continue
+            contribution = rule(g, y, *arguments, **statics)
+            if primitive.broadcasts and contribution.shape != x._data.shape:
+                contribution = ops.sum_to(contribution, x._data.shape)
+            known = cotangents.get(x)
+            cotangents[x] = contribution if known is None else known + contribution
+    if not any(x in cotangents for x in inputs):
+        raise ValueError("grad: the output does not depend on any of the inputs")
+    return finish(inputs, cotangents, create_graph, cotangent)
+
+
+def seed(output: Tensor, create_graph: bool, cotangent: Any) -> Operand:
+    """The cotangent to start from: the one given, or one for a scalar output."""
+    if cotangent is None:
+        if output.size != 1:
+            raise ValueError(f"grad: the output has shape {output.shape}; "
+                             "take its sum or mean, or pass cotangent=")
+        return np.ones_like(output._data)
+    value = value_of(cotangent)
+    if np.shape(value) != output.shape:
+        raise ValueError(f"grad: the cotangent has shape {np.shape(value)}, "
+                         f"the output {output.shape}")
+    if not backend.is_array(value):
+        return np.full_like(output._data, value)
+    if value.dtype.kind not in "biuf":
+        raise TypeError(f"grad: the cotangent is of dtype {value.dtype}, not of real numbers")
+    return cotangent if create_graph else value
+
+
+def history(output: Tensor) -> list[Tensor]:
+    """All Tensors that the output was computed from, and itself, oldest first.
+
+    Serial numbers give the order: whatever a Tensor was computed from is older than it.
+    """
+    seen, stack = {output}, [output]
+    while stack:
+        for x in stack.pop()._inputs:
+            if type(x) is Tensor and x not in seen:
+                seen.add(x)
+                stack.append(x)
+    return sorted(seen, key=by_serial)
+
+
+def path_from(inputs: list[Tensor], past: list[Tensor]) -> tuple[list[Tensor], set[Tensor]]:
+    """The results in ``past`` that depend on the inputs, oldest first; a set of these and the inputs."""
+    needed, path = set(inputs), []
+    for node in past:
+        for x in node._inputs:
+            if type(x) is Tensor and x in needed:
+                needed.add(node)
+                path.append(node)
+                break
+    return path, needed
+
+
+def refuse_stale(path: list[Tensor], past: list[Tensor]) -> None:
+    """RuntimeError if an argument of an operation on the path was assigned after the operation.
+
+    A view of a leaf (a reshape, a transpose) has the leaf's memory, and goes stale with it.
+    """
+    leaves = {id(memory(x)): x._serial for x in past if x._primitive is None}
+    if not path or max(leaves.values(), default=0) < path[0]._serial:
+        return
+    for node in path:
+        for x in node._inputs:
+            if type(x) is Tensor and max(x._serial, leaves.get(id(memory(x)), 0)) > node._serial:
+                raise RuntimeError(
+                    f"grad: the graph is stale: an argument of {node._primitive.name}, of shape "
+                    f"{x.shape}, was assigned after it was recorded; compute the output again")
+
+
+def memory(x: Tensor) -> Any:
+    """The array that owns the Tensor's memory."""
+    base = x._data.base
+    return x._data if base is None else base
+
+
+def finish(inputs: list[Tensor], cotangents: dict[Tensor, Any], create_graph: bool,
+           cotangent: Any) -> list[Any]:
+    """The results in the inputs' dtypes; zeros where an input was not reached; no two share memory."""
+    results: list[Any] = []
+    taken = {id(value_of(cotangent))}
+    for x in inputs:
+        g = cotangents.get(x)
+        if g is None:
+            g = np.zeros_like(x._data)
+        elif g.dtype != x._data.dtype:  # x is float32, but was multiplied by a float64 array
+            g = ops.astype(g, x._data.dtype)
+        if create_graph:
+            results.append(g if isinstance(g, Tensor) else Tensor(g))
+            continue
+        if isinstance(g, np.generic):  # NumPy's sum of two 0-d arrays: x * x
+            g = np.asarray(g)
+        elif g.base is not None:  # a view: the gradient of x.reshape(-1) is the cotangent, reshaped
+            g = g.copy()
+        elif id(g) in taken:  # the rules of a + b give both the cotangent of the sum itself
+            g = g.copy()
+        taken.add(id(g))
+        results.append(g)
+    return results
