@@ -73,14 +73,14 @@ def unrolled(critic, loss, steps, optimizer, rate):
     parameters, numbers = critic.parameters(), tg.backend.fresh(coming_rates, optimizer, rate, steps)
     ends = np.cumsum([p.size for p in parameters])
     means, squares = ([optimizer.state[slot][end - p.size:end].reshape(p.shape) for p, end in zip(parameters, ends)]
-                      for slot in ("mean", "square"))
+                      for slot in optimizer.slots)
     b1, b2 = optimizer.betas
     for i in range(steps):
         gradients = tg.grad(loss(critic), parameters, create_graph=True)
-        means = [b1 * m + g for m, g in zip(means, gradients)]
-        squares = [b2 * v + g * g for v, g in zip(squares, gradients)]
-        # The root's slope at 0 is infinite, and a dead unit's gradients are 0: hence the 1e-16
-        parameters = [p - numbers[2 * i] * m / (tg.ops.sqrt(v + 1e-16) + numbers[2 * i + 1])
+        means = [b1 * m + (1 - b1) * g for m, g in zip(means, gradients)]
+        squares = [b2 * v + (1 - b2) * g * g for v, g in zip(squares, gradients)]
+        # The root's slope at 0 is infinite, and a dead unit's gradients are 0: hence the 1e-19
+        parameters = [p - numbers[2 * i] * m / (tg.ops.sqrt(v + 1e-19) + numbers[2 * i + 1])
                       for p, m, v in zip(parameters, means, squares)]
         critic = with_parameters(critic, parameters)
     return critic

@@ -127,7 +127,7 @@ def test_replay_is_the_eager_step_over_200_steps(method: str, optimizer: str, la
     lambda p: p.critic.load_state_dict(Player("wgan-gp", "sgd", "norm dropout", F32, False).critic.state_dict()),
     lambda p: p.optimizers[1].load_state_dict({**p.optimizers[1].state_dict(), "steps": np.array(3)}),
     lambda p: setattr(p.rng.bit_generator, "state", np.random.default_rng(9).bit_generator.state),
-    lambda p: p.optimizers[1].state.update(mean=p.optimizers[1].state["mean"] * 2),
+    lambda p: p.optimizers[1].state.update(m=p.optimizers[1].state["m"] * 2),
 ], ids=["lr", "betas", "eps", "decay", "generator.eval", "critic.eval", "dropout", "layer added", "layer replaced",
         "weights", "optimizer", "generator state", "array replaced"])
 def test_a_change_between_steps_takes_effect(change: Any) -> None:

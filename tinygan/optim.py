@@ -1,7 +1,8 @@
-"""Optimizers, each written out from its paper; learning-rate schedules; weight clipping; moving average.
+"""Optimizers as in their papers, a learning-rate schedule, weight clipping, a moving average.
 
-The state of an optimizer is flat: one vector for all parameters, updated in blocks that stay in the cache. The
-definitions are PyTorch's, to rounding; where the paper's differs, the docstring says so.
+The state of an optimizer is flat: vectors that run through all parameters, updated in blocks that
+stay in the cache. The definitions are PyTorch's, to rounding; where the paper's differs, the
+docstring says so.
 """
 
 from __future__ import annotations
@@ -17,62 +18,64 @@ import numpy as np
 from . import backend
 from .tensor import Array, Tensor, value_of
 
-RANGES = {"momentum": (0, math.inf), "alpha": (0, 1), "betas": (0, 1), "eps": (0, math.inf)}  # of hyper-parameters
 Schedule = Callable[[int], float]
-BLOCK = 262144  # elements: smaller blocks cost calls, larger ones leave the cache
-
-
-def constant(lr: float) -> Schedule:
-    """The learning rate lr at every step; a plain number means the same."""
-    return lambda step: lr
+BLOCK = 262144  # elements: smaller blocks cost more calls, larger ones leave the cache
 
 
 def linear(lr: float, steps: int, final: float = 0.0) -> Schedule:
-    """From lr at step 0 down a straight line to ``final`` at step ``steps``; ``final`` from then on."""
+    """From ``lr`` at step 0 in a straight line to ``final`` at step ``steps``, then ``final``.
+
+    Raises ValueError for steps < 1.
+    """
     if not steps >= 1:
         raise ValueError(f"linear: expected steps >= 1, got {steps}")
     return lambda step: lr + (final - lr) * min(step / steps, 1.0)
 
 
 class Optimizer:
-    """Base: ``step(grads)`` moves the parameters by ``-change``, which a subclass computes from the gradients.
+    """Base class: ``step(grads)`` subtracts from the parameters a change computed by ``update``.
 
-    ``lr`` is a number or a schedule, a function of the number of steps taken before. Hyper-parameters are attributes
-    and may be changed between steps. Raises ValueError for no, repeated or mixed-dtype parameters, for results of
-    operations among them and for a negative lr.
+    ``lr`` is a number, or a schedule: a function of the number of steps taken before. Like all
+    hyper-parameters it is an attribute and may be changed between steps.
+
+    A subclass names its state vectors in ``slots`` and defines ``update``. Numbers that differ from
+    step to step come from ``rates``, which sees the count of steps (see ``backend.fresh``).
+
+    Raises ValueError for a negative or infinite lr, and for parameters that are not distinct leaf
+    Tensors of one dtype, at least one.
     """
 
-    slots: tuple[str, ...] = ()  # names of the state vectors
-    counters = ("steps",)  # attributes that change with every step
+    slots: tuple[str, ...] = ()
+    counters = ("steps",)  # attributes counted inside backend.fresh
 
     def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule) -> None:
         name = type(self).__name__
         self.parameters = list(parameters)
         if not all(isinstance(p, Tensor) and p.is_leaf for p in self.parameters):
-            raise ValueError(f"{name}: parameters are Tensors, and no operation's results, which cannot be assigned")
+            raise ValueError(f"{name}: every parameter must be a Tensor that can be assigned, "
+                             "not the result of an operation")
         if not self.parameters or len(set(self.parameters)) < len(self.parameters):
-            raise ValueError(f"{name}: expected at least one parameter, each once; got {len(self.parameters)}")
+            raise ValueError(f"{name}: expected at least one parameter, each once; "
+                             f"got {len(self.parameters)}")
         if len({p.dtype for p in self.parameters}) > 1:
-            raise ValueError(f"{name}: the parameters have different dtypes; use one optimizer for each")
+            raise ValueError(f"{name}: the parameters have different dtypes; "
+                             "use one optimizer for each")
         if not callable(lr) and not 0 <= lr < math.inf:
             raise ValueError(f"{name}: the learning rate must be >= 0, got {lr}")
-        for setting, (low, high) in RANGES.items():
-            if not all(low <= x < high for x in np.ravel(getattr(self, setting, low))):
-                raise ValueError(f"{name}: expected {low} <= {setting} < {high}, got {getattr(self, setting)}")
         self.lr = lr
         self.steps = 0  # taken so far
-        first = self.parameters[0].data
-        size = sum(p.size for p in self.parameters)
-        self.state = {slot: backend.aligned_zeros((size,), first.dtype, first) for slot in self.slots}
-        self.gradient = backend.aligned_zeros((size,), first.dtype, first)
-        starts = list(accumulate([p.size for p in self.parameters], initial=0))
-        self.blocks = [(slice(at, min(at + BLOCK, size)), [  # and in it (parameter, part of it, part of the block)
-            (p, slice(max(at - start, 0), at + BLOCK - start), slice(max(start - at, 0), start + p.size - at))
-            for p, start in zip(self.parameters, starts) if at - p.size < start < at + BLOCK])
-            for at in range(0, size, BLOCK)]
+        first, ends = self.parameters[0].data, list(accumulate(p.size for p in self.parameters))
+        self.gradient = backend.aligned_zeros((ends[-1],), first.dtype, first)
+        self.state = {slot: backend.aligned_zeros((ends[-1],), first.dtype, first)
+                      for slot in self.slots}
+        self.places = [slice(end - p.size, end) for p, end in zip(self.parameters, ends)]
+        self.blocks = [slice(start, start + BLOCK) for start in range(0, ends[-1], BLOCK)]
 
-    def step(self, grads: Sequence[Any]) -> None:
-        """One update from the gradients, in the order of the parameters. ValueError if their shapes do not match."""
+    def step(self, grads: Sequence[Array | Tensor]) -> None:
+        """One update from the gradients, in the order of the parameters.
+
+        Raises ValueError if their shapes are not those of the parameters.
+        """
         grads = [value_of(g) for g in grads]
         shapes = [getattr(g, "shape", type(g)) for g in grads]
         if shapes != [p.shape for p in self.parameters]:
@@ -80,62 +83,71 @@ class Optimizer:
                              f"{[p.shape for p in self.parameters]}, got {shapes}")
         np.concatenate([g.reshape(-1) for g in grads], out=self.gradient)
         rates = backend.fresh(self.advance)
-        for block, parts in self.blocks:
-            change = self.gradient[block]
-            self.update(rates, change, *(vector[block] for vector in self.state.values()))
-            for p, part, source in parts:
-                flat = p.data.reshape(-1)[part]
-                np.subtract(flat, change[source], out=flat)
-        for p in self.parameters:
+        for block in self.blocks:
+            state = [vector[block] for vector in self.state.values()]
+            self.update(rates, self.gradient[block], *state)
+        for p, place in zip(self.parameters, self.places):
+            np.subtract(p.data, self.gradient[place].reshape(p.shape), out=p.data)
             p.touch()
 
     def advance(self) -> Array:
-        """Count a step; the numbers of ``rates`` for it, in the parameters' dtype."""
+        """Count a step; returns its ``rates`` in the parameters' dtype."""
         lr = self.lr(self.steps) if callable(self.lr) else self.lr
         self.steps += 1
         return backend.scalars(self.rates(lr), like=self.gradient)
 
     def rates(self, lr: float) -> tuple[float, ...]:
-        """The numbers in ``update`` that change from step to step, at step ``steps``: the learning rate first."""
+        """The numbers that ``update`` takes at step number ``self.steps`` = 1, 2, ..."""
         return (lr,)
 
     def update(self, rates: Array, g: Array, *state: Array) -> None:
-        """Update the state and turn the gradient into the change, in place, for one block of the flat vectors."""
-        raise NotImplementedError
+        """Update the state, and turn the gradient g into the change, both in place: one block."""
+        raise NotImplementedError(f"{type(self).__name__} does not define update")
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The number of steps and the state vectors: copies on the host."""
-        return {"steps": backend.to_numpy(self.steps), **{k: backend.to_numpy(v).copy() for k, v in self.state.items()}}
+        vectors = {slot: backend.to_numpy(vector).copy() for slot, vector in self.state.items()}
+        return {"steps": backend.to_numpy(self.steps), **vectors}
 
     def upgraded(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A state that an earlier version saved, in the present form; any other as it is."""
+        """A state saved by an earlier version in its present form; any other as it is."""
         return dict(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set them: all or nothing. ValueError if the names or shapes are not this optimizer's."""
-        expected = {"steps": (), **{name: vector.shape for name, vector in self.state.items()}}
+        """Set the state, all or nothing; one saved by an earlier version is ``upgraded``.
+
+        Raises ValueError if the names or shapes are not this optimizer's.
+        """
+        state = self.upgraded(state)
+        expected = {"steps": (), **{slot: vector.shape for slot, vector in self.state.items()}}
         found = {name: np.shape(value) for name, value in state.items()}
         if found != expected:
-            raise ValueError(f"{type(self).__name__}.load_state_dict: expected {expected}, got {found}")
+            raise ValueError(f"{type(self).__name__}.load_state_dict: expected {expected}, "
+                             f"got {found}")
         self.steps = int(state["steps"])
-        for name, vector in self.state.items():
-            vector[...] = backend.to_device(state[name], backend.device_of(vector))
+        for slot, vector in self.state.items():
+            vector[...] = backend.to_device(state[slot], backend.device_of(vector))
 
 
 class SGD(Optimizer):
-    """p -= lr d; d = g, or with momentum b <- momentum b + g and d = b, or d = g + momentum b (Nesterov).
+    """Gradient descent: p -= lr g.
 
-    (Sutskever et al. 2013, which writes the momentum of the *scaled* step, lr inside b: the same for a constant lr.)
+    With momentum b <- momentum b + g and p -= lr b; with Nesterov's p -= lr (g + momentum b).
+    (Sutskever et al. 2013, eqs. 1 to 4, with lr inside b: the same for a constant lr.)
+
+    Raises ValueError for a negative momentum, and for nesterov without momentum.
     """
 
     slots = ("momentum",)
 
     def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule, momentum: float = 0.0,
                  nesterov: bool = False) -> None:
-        if nesterov and not momentum > 0:
+        super().__init__(parameters, lr)
+        if not 0 <= momentum < math.inf:
+            raise ValueError(f"SGD: expected momentum >= 0, got {momentum}")
+        if nesterov and momentum == 0:
             raise ValueError("SGD: nesterov needs a momentum > 0")
         self.momentum, self.nesterov = momentum, nesterov
-        super().__init__(parameters, lr)
 
     def update(self, rates: Array, g: Array, *state: Array) -> None:
         (b,) = state
@@ -149,13 +161,23 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """v <- alpha v + (1 - alpha) g^2; p -= lr g / (v^(1/2) + eps). (Tieleman & Hinton 2012, lecture 6e, has no eps.)"""
+    """v <- alpha v + (1 - alpha) g^2; p -= lr g / (v^(1/2) + eps).
+
+    (Tieleman & Hinton 2012, lecture 6e, without eps.) In float32 g^2 overflows where |g| > 1.8e19.
+
+    Raises ValueError for an alpha outside [0, 1), a negative eps, and for float16 parameters.
+    """
 
     slots = ("square",)
 
-    def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule, alpha: float = 0.99, eps: float = 1e-8) -> None:
-        self.alpha, self.eps = alpha, eps
+    def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule, alpha: float = 0.99,
+                 eps: float = 1e-8) -> None:
         super().__init__(parameters, lr)
+        _check_wide(self)
+        if not (0 <= alpha < 1 and 0 <= eps < math.inf):
+            raise ValueError("RMSprop: expected 0 <= alpha < 1 and eps >= 0, "
+                             f"got {alpha} and {eps}")
+        self.alpha, self.eps = alpha, eps
 
     def update(self, rates: Array, g: Array, *state: Array) -> None:
         (v,) = state
@@ -163,49 +185,78 @@ class RMSprop(Optimizer):
         square *= 1 - self.alpha
         v *= self.alpha
         v += square
-        np.sqrt(v, out=square)
-        square += self.eps
-        g /= square
+        root = np.sqrt(v, out=square)
+        root += self.eps
+        g /= root
         g *= rates[0]
 
 
 class Adam(Optimizer):
     """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p -= lr m_hat / (v_hat^(1/2) + eps).
 
-    m_hat = m / (1 - b1^t) and v_hat = v / (1 - b2^t) undo the bias of the zero start (Kingma & Ba 2015, algorithm 1;
-    epsilon stands beside the root of the *corrected* v there too; the paper's faster form at the end of section 2,
-    used by TensorFlow, puts it beside the uncorrected root).
+    m_hat = m / (1 - b1^t) and v_hat = v / (1 - b2^t) at step t = 1, 2, ... undo the bias of the
+    zero start (Kingma & Ba 2015, algorithm 1; ``betas`` is (b1, b2)). In float32 g^2 overflows
+    where (1 - b1) |g| > 1.8e19.
+
+    Raises ValueError for betas outside [0, 1), a negative eps, and for float16 parameters.
     """
 
-    slots = ("mean", "square")  # m / (1 - b1) and v / (1 - b2): so a step passes two times less over the memory
+    slots = ("m", "v")
 
     def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule = 1e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        self.betas, self.eps = betas, eps
         super().__init__(parameters, lr)
+        _check_wide(self)
+        if not (all(0 <= beta < 1 for beta in betas) and 0 <= eps < math.inf):
+            raise ValueError(f"Adam: expected 0 <= betas < 1 and eps >= 0, got {betas} and {eps}")
+        self.betas, self.eps = betas, eps
 
     def rates(self, lr: float) -> tuple[float, ...]:
-        """The step is rates[0] mean / (square^(1/2) + rates[1]): what the slots lack, moved out of the passes."""
+        """(lr c2 / c1, eps c2) with c1 = 1 - b1^t, c2 = (1 - b2^t)^(1/2): both bias corrections.
+
+        lr (m / c1) / (v^(1/2) / c2 + eps) = (lr c2 / c1) m / (v^(1/2) + eps c2), which spares the
+        vectors m_hat and v_hat (Kingma & Ba 2015, end of section 2).
+        """
         b1, b2 = self.betas
-        c = ((1 - b2 ** self.steps) / (1 - b2)) ** 0.5  # v_hat^(1/2) = square^(1/2) / c
-        return lr * c * (1 - b1) / (1 - b1 ** self.steps), self.eps * c
+        c1, c2 = 1 - b1 ** self.steps, (1 - b2 ** self.steps) ** 0.5
+        return lr * c2 / c1, self.eps * c2
 
     def update(self, rates: Array, g: Array, *state: Array) -> None:
         m, v = state
         b1, b2 = self.betas
+        g *= 1 - b1
         m *= b1
-        m += g
+        m += g  # m <- b1 m + (1 - b1) g
         g *= g
+        g *= (1 - b2) / (1 - b1) ** 2  # (1 - b2) g^2: in place, so the first line is undone
         v *= b2
-        v += g
+        v += g  # v <- b2 v + (1 - b2) g^2
         np.sqrt(v, out=g)
         g += rates[1]
         np.divide(m, g, out=g)
-        g *= rates[0]
+        g *= rates[0]  # lr m_hat / (v_hat^(1/2) + eps)
+
+    def upgraded(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Version 0.1.0 saved ``mean`` = m / (1 - b1) and ``square`` = v / (1 - b2)."""
+        if set(state) != {"steps", "mean", "square"}:
+            return dict(state)
+        b1, b2 = self.betas
+        return {"steps": state["steps"], "m": np.multiply(state["mean"], 1 - b1),
+                "v": np.multiply(state["square"], 1 - b2)}
+
+
+def _check_wide(optimizer: Optimizer) -> None:
+    """ValueError for float16: eps = 1e-8 and most squares would round to 0, and 0 / 0 follow."""
+    if optimizer.gradient.dtype == np.float16:
+        raise ValueError(f"{type(optimizer).__name__}: float16 is too narrow for the squares of "
+                         "gradients; use float32 parameters, or SGD")
 
 
 class WeightClip:
-    """Clip every parameter to [-limit, limit], WGAN's way to a Lipschitz critic (Arjovsky et al. 2017, algorithm 1)."""
+    """Clip every parameter to [-limit, limit], as WGAN does (Arjovsky et al. 2017, algorithm 1).
+
+    Raises ValueError unless limit > 0.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], limit: float) -> None:
         if not limit > 0:
@@ -219,29 +270,38 @@ class WeightClip:
 
 
 class ExponentialMovingAverage:
-    """``network``: a copy whose parameters *and buffers* follow the source's, a <- d a + (1 - d) s, in evaluation mode.
+    """``network``: a copy of ``source``, in evaluation mode, whose numbers follow the source's.
 
-    d = min(decay, (1 + t) / (10 + t)) at update t = 0, 1, ... forgets the random start early on. The weights of a
-    generator averaged over its training sample better than the last ones (Yazici et al. 2019).
+    Each ``update`` moves a parameter *or buffer* a of the copy towards s of the source,
+    a <- d a + (1 - d) s with d = min(decay, (1 + t) / (10 + t)) at update t = 0, 1, ..., which
+    forgets the random start early on. Samples of a generator averaged over its training are better
+    than those of its last weights (Yazici et al. 2019).
+
+    ``source`` is a ``layers.Module``, or any object with its ``named_tensors()`` and ``eval()``.
+    Raises ValueError for a decay outside [0, 1).
     """
 
-    counters = ("updates",)
+    counters = ("updates",)  # attributes counted inside backend.fresh
 
     def __init__(self, source: Any, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"ExponentialMovingAverage: expected 0 <= decay < 1, got {decay}")
         self.source, self.decay, self.updates = source, decay, 0
         self.network = copy.deepcopy(source).eval()
-        self.pairs = [(a, s) for (_, a, _), (_, s, _) in zip(self.network.named_tensors(), source.named_tensors())]
+        averages, sources = ([t for _, t, _ in network.named_tensors()]
+                             for network in (self.network, source))
+        self.pairs = list(zip(averages, sources))
 
     def update(self) -> None:
-        """Move the average towards the source's present values."""
+        """Move the averages towards the source's present values."""
         weight = backend.fresh(self.advance)[0]
         for average, source in self.pairs:
-            average.decrease((average.data - source.data) * weight)
+            change = (average.data - source.data) * weight
+            np.subtract(average.data, change, out=average.data)
+            average.touch()
 
     def advance(self) -> Array:
-        """Count an update; its 1 - d, in the dtype of the parameters."""
+        """Count an update; returns its 1 - d, in the parameters' dtype."""
         weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         return backend.scalars([weight], like=self.pairs[0][0].data)
