@@ -1,4 +1,4 @@
-"""Optimizers against PyTorch's definitions, written out here in float64, over 100 steps to 1e-12."""
+"""Optimizers against PyTorch's definitions, written out here in float64, 100 steps to 1e-12."""
 
 import numpy as np
 import pytest
