@@ -97,7 +97,7 @@ def test_imports_point_one_way(module):
     ("layers", "def f():\n    import cupy"), ("backend", "import cupy"), ("plots", "import matplotlib.pyplot as plt"),
     ("training", "def f():\n    import matplotlib"), ("training", "from .testing import gradcheck"),
     ("data.files", "from ..training import Trainer"), ("cli", "from . import commands"), ("gan", "import scipy"),
-    ("testing.gradcheck", "import hypothesis"), ("gan", "import tinygan"), ("gan", "from tinygan import ops")])
+    ("testing.check", "import hypothesis"), ("gan", "import tinygan"), ("gan", "from tinygan import ops")])
 def test_the_search_finds_an_import_against_the_order(module, line):
     assert len(list(trespasses(module, line))) >= 1
 

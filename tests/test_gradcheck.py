@@ -8,11 +8,11 @@ import pytest
 
 import tinygan as tg
 from tinygan import ops
-from tinygan.testing import GradcheckError, GradReport, Inconclusive, check_vjp, gradcheck
+from tinygan.testing import (GradcheckError, GradReport, Inconclusive, check, check_vjp,
+                             gradcheck, problem, ridders, slopes)
 from tinygan.testing.mutants import cases_of
 from tinygan.testing.samplers import SAMPLERS
 
-checker = sys.modules["tinygan.testing.gradcheck"]  # the module; the name in the package is the function
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 4))
 SQUARE = RNG.standard_normal((3, 3))
@@ -277,14 +277,14 @@ KNOWN = [
 
 
 def slope_errors(number=40):
-    """Relative errors of the numerical derivative, and of its own estimate of them, on functions of known derivatives."""
+    """Relative errors of slopes, and the checker's estimates of them, where the truth is known."""
     rng, errors, estimates = np.random.default_rng(0), [], []
     for f, derivative in KNOWN:
         for _ in range(number):
             x = rng.standard_normal(5)
-            problem = checker.Problem(lambda a: [f(a)], lambda v, a: [v[0] * derivative(a)], [x])
-            u = problem.direction(rng, np.ones(5))
-            s = problem.slope(u)
+            known = problem.Problem(lambda a: [f(a)], lambda v, a: [v[0] * derivative(a)], [x])
+            u = slopes.direction(known, rng, np.ones(5))
+            s = slopes.slope(known, u)
             true = derivative(x) * u
             size = np.max(np.abs(true))
             errors += list(np.abs(s.value - true)[s.decided] / size)
@@ -296,7 +296,7 @@ def test_the_numerical_derivative_is_exact():
     errors, estimates = slope_errors()
     assert errors.size >= 0.98 * 5 * 40 * len(KNOWN)
     assert np.median(errors) < 1e-14 and np.quantile(errors, 0.99) < 1e-12 and errors.max() < 1e-11
-    assert np.mean(errors > checker.SAFETY * estimates + 1e-15) == 0
+    assert np.mean(errors > slopes.SAFETY * estimates + 1e-15) == 0
 
 
 def false_alarms(number, seed=0):
@@ -345,44 +345,58 @@ def failures():
             if not isinstance(outcome, expected):
                 yield name
     errors, estimates = slope_errors(3)
-    if np.quantile(errors, 0.99) > 1e-12 or (errors > checker.SAFETY * estimates + 1e-15).any():
+    if np.quantile(errors, 0.99) > 1e-12 or (errors > slopes.SAFETY * estimates + 1e-15).any():
         yield "exactness"
 
 
-def wrong_weight(slopes, noise, base, ridders=checker.ridders):
-    return ridders(slopes, noise, base + 1)
+def wrong_weight(quotients, noise, base, right=ridders.ridders):
+    return right(quotients, noise, base + 1)
 
 
-def no_estimate(slopes, noise, base, ridders=checker.ridders):
-    value, error = ridders(slopes, noise, base)
-    return value, np.where(np.isfinite(error), 0.0, error)
+def no_estimate(quotients, noise, base, right=ridders.ridders):
+    limit, error = right(quotients, noise, base)
+    return limit, np.where(np.isfinite(error), 0.0, error)
 
 
-def scaled(slopes, noise, base, ridders=checker.ridders):
-    value, error = ridders(slopes, noise, base)
-    return value, error * 1000
+def scaled(quotients, noise, base, right=ridders.ridders):
+    limit, error = right(quotients, noise, base)
+    return limit, error * 1000
+
+
+def lenient(self, problem, rng, probes, rtol, explain, right=check.Check.__init__):
+    right(self, problem, rng, probes, 1000 * rtol, explain)
+
+
+def plain_cotangents(self, s):
+    return [check.signed(self.rng, s.value.size) * s.decided]
+
+
+def everywhere(value):
+    return lambda plus, y, minus, h, noise: np.full(plus.shape, value)
 
 
 CHECKER_MUTANTS = {
-    "comparison dropped": ("Check.compare", lambda self, v, u, s: None),
-    "tolerance times 1000": ("SAFETY", 10_000),
-    "rtol times 1000": ("Check.__init__", None),
-    "kink mask stuck on": ("bends", lambda plus, y, minus, h, noise: np.ones(plus.shape, bool)),
-    "kink mask stuck off": ("bends", lambda plus, y, minus, h, noise: np.zeros(plus.shape, bool)),
-    "wrong Ridders weight": ("ridders", wrong_weight),
-    "no error estimate": ("ridders", no_estimate),
-    "error estimate times 1000": ("ridders", scaled),
-    "no second ladder": ("LADDERS", ((2, 16),)),
-    "kinks not looked at": ("Check.kinks", lambda self, u: None),
-    "form not looked at": ("Check.form", lambda self, v, g: np.isfinite(g)),
-    "elements at kinks not taken out": ("Check.unstick", lambda self, u: u),
-    "undecided passes": ("Problem.limit", lambda self: np.inf),
-    "everything decided": ("Problem.scale", lambda self, value, u: np.full(value.shape, 1e300)),
-    "mutation not looked at": ("same", lambda a, b: True),
-    "cotangent of ones": ("signed", lambda rng, n: np.ones(n)),
-    "plain cotangents only": ("Check.cotangents", lambda self, s: [checker.signed(self.rng, s.value.size) * s.decided]),
-    "wide steps trusted": ("settled", lambda *table: checker.ridders(*table)),
-    "staircases not noticed": ("scatter_of", lambda slopes, h, base: np.zeros(slopes.shape[1])),
+    "comparison dropped": (check.Check, "compare", lambda self, v, u, s: None),
+    "tolerance times 1000": (check, "SAFETY", 10_000),
+    "rtol times 1000": (check.Check, "__init__", lenient),
+    "kink mask stuck on": (slopes, "crosses_kink", everywhere(True)),
+    "kink mask stuck off": (slopes, "crosses_kink", everywhere(False)),
+    "wrong Ridders weight": (ridders, "ridders", wrong_weight),
+    "no error estimate": (ridders, "ridders", no_estimate),
+    "error estimate times 1000": (ridders, "ridders", scaled),
+    "no second row of steps": (slopes, "STEPS", ((2, 16),)),
+    "kinks not looked at": (check.Check, "kinks", lambda self, u: None),
+    "form not looked at": (check.Check, "form", lambda self, v, g: np.isfinite(g)),
+    "elements at kinks not taken out": (check.Check, "without_kinks", lambda self, u: u),
+    "undecided passes": (slopes, "largest_error", lambda problem: np.inf),
+    "everything decided": (slopes, "expected_size",
+                           lambda problem, value, u: np.full(value.shape, 1e300)),
+    "mutation not looked at": (problem, "identical", lambda a, b: True),
+    "ones for random numbers": (check, slopes, "signed", lambda rng, n: np.ones(n)),
+    "plain cotangents only": (check.Check, "cotangents", plain_cotangents),
+    "wide steps trusted": (slopes, "extrapolate", ridders.ridders),
+    "noise not observed": (slopes, "observed_noise",
+                           lambda quotients, h, base: np.zeros(quotients.shape[1])),
 }
 
 
@@ -392,12 +406,9 @@ def test_the_checker_has_no_failures():
 
 @pytest.mark.parametrize("name", CHECKER_MUTANTS)
 def test_mutants_of_the_checker_are_killed(name, monkeypatch):
-    where, mutant = CHECKER_MUTANTS[name]
-    if mutant is None:
-        init = checker.Check.__init__
-        mutant = lambda self, problem, rng, probes, rtol, explain: init(self, problem, rng, probes, 1000 * rtol, explain)
-    owner, _, attribute = where.rpartition(".")
-    monkeypatch.setattr(getattr(checker, owner) if owner else checker, attribute, mutant)
+    *owners, attribute, mutant = CHECKER_MUTANTS[name]
+    for owner in owners:
+        monkeypatch.setattr(owner, attribute, mutant)
     assert next(failures(), None), f"the checker's own tests do not notice: {name}"
 
 

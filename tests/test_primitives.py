@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import tinygan as tg
 from tinygan import functional, ops
 from tinygan.testing import Inconclusive, gradcheck, strategies
-from tinygan.testing.gradcheck import array, cotangent_for, pull
+from tinygan.testing.orders import array, cotangent_for, gradients_of
 from tinygan.testing.mutants import cases_of, gradients
 from tinygan.testing.samplers import SAMPLERS
 
@@ -64,8 +64,9 @@ def test_properties_of_a_rule(name):
     for case, tensors, y, v, w in of(name):
         before = [x.tobytes() for x in (*(t.data for t in tensors), v, w)]
         with np.errstate(all="ignore"):
-            gv, gw, both, zero = (pull([y], tensors, [c], False) for c in (v, w, 3 * v - 2 * w, 0 * v))
-            recorded = [array(g) for g in pull([y], tensors, [v], True)]
+            gv, gw, both, zero = (gradients_of([y], tensors, [c], False)
+                                  for c in (v, w, 3 * v - 2 * w, 0 * v))
+            recorded = [array(g) for g in gradients_of([y], tensors, [v], True)]
             f32 = name == "astype"
             for a, b, c, z, r, t in zip(gv, gw, both, zero, recorded, tensors):
                 assert a.shape == z.shape == t.shape and a.dtype == t.dtype
@@ -74,9 +75,9 @@ def test_properties_of_a_rule(name):
                 assert close(a, r, 1e-12)
             # <v, J u> = <J' v, u>, with J u from differentiating the rule with respect to its cotangent
             cotangent = tg.Tensor(v)
-            slopes = pull([y], tensors, [cotangent], True)
+            slopes = gradients_of([y], tensors, [cotangent], True)
             us = [cotangent_for(x, np.random.default_rng(1)) for x in gv]
-            (ju,) = pull(slopes, [cotangent], us, False)
+            (ju,) = gradients_of(slopes, [cotangent], us, False)
             ours, theirs = float((v * ju).sum()), sum(float((a * u).sum()) for a, u in zip(gv, us))
             size = sum(float(np.abs(a * u).sum()) for a, u in zip(gv, us)) + float(np.abs(v * ju).sum())
             assert not np.isfinite(size) or abs(ours - theirs) <= (1e-5 if f32 else 1e-12) * size
@@ -120,7 +121,7 @@ def gradient(f, x, order=1):
     t = tg.Tensor(x)
     y = f(t)
     for level in range(order):
-        (y,) = pull([y], [t], [np.ones(y.shape)], level < order - 1)
+        (y,) = gradients_of([y], [t], [np.ones(y.shape)], level < order - 1)
     return y
 
 

@@ -20,8 +20,8 @@ from test_gradcheck import slope_errors  # noqa: E402
 
 from tinygan import PRIMITIVES, Tensor  # noqa: E402
 from tinygan.testing import GradcheckError, Inconclusive, check_vjp, gradcheck  # noqa: E402
-from tinygan.testing.gradcheck import array, cotangent_for, derivative, pull  # noqa: E402
 from tinygan.testing.mutants import KINDS, alike, cases_of, gradients, planted, slots  # noqa: E402
+from tinygan.testing.orders import array, cotangent_for, derivative, gradients_of  # noqa: E402
 from tinygan.testing.samplers import SAMPLERS  # noqa: E402
 
 EPS, ATOL, RTOL = 1e-6, 1e-5, 1e-3
@@ -51,7 +51,7 @@ def central(case, order, seed):
     analytic = []
     for row in np.eye(sum(sizes)):
         v = [p.reshape(array(y).shape).astype(array(y).dtype) for p, y in zip(np.split(row, np.cumsum(sizes)[:-1]), outputs)]
-        analytic.append(np.concatenate([np.ravel(g) for g in pull(outputs, tensors, v, False)]))
+        analytic.append(np.concatenate([np.ravel(g) for g in gradients_of(outputs, tensors, v, False)]))
     numeric = []
     for x in inputs:
         for index in np.ndindex(x.shape):

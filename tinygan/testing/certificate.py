@@ -17,8 +17,9 @@ import numpy as np
 from .. import backend
 from ..tensor import PRIMITIVES
 from .compositions import COMPOSITIONS
-from .gradcheck import GradcheckError, Inconclusive, gradcheck
 from .mutants import KINDS, cases_of, gradients, planted, slots, verdict
+from .orders import gradcheck
+from .report import GradcheckError, Inconclusive
 from .samplers import SAMPLERS, Case, Picker
 
 CASES = {"primitive": 12, "composition": 4}

@@ -16,7 +16,8 @@ import numpy as np
 
 from .. import ops
 from ..tensor import PRIMITIVES, Primitive, Tensor, value_of
-from .gradcheck import GradcheckError, Inconclusive, cotangent_for, gradcheck, pull
+from .orders import cotangent_for, gradcheck, gradients_of
+from .report import GradcheckError, Inconclusive
 from .samplers import SAMPLERS, Case, Picker
 
 Rule = Callable[..., Any]
@@ -180,7 +181,8 @@ def gradients(case: Case, order: int) -> list[np.ndarray]:
         outputs = [case.f(*arguments)]
         for _ in range(order):
             cotangents = [Tensor(cotangent_for(y.data, rng, decades=3)) for y in outputs]
-            outputs, tensors = pull(outputs, tensors, cotangents, True), tensors + cotangents
+            outputs = gradients_of(outputs, tensors, cotangents, create_graph=True)
+            tensors = tensors + cotangents
             results += [y.data for y in outputs]
     return results
 

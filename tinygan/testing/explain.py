@@ -1,0 +1,119 @@
+"""Which element of a wrong gradient is wrong, and what the likely cause is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .problem import Problem
+from .report import GradcheckError
+from .slopes import SAFETY, slope, unit
+
+FINE = 512  # up to so many elements, 64 are measured one by one; of more, 8
+
+
+def worst_element(problem: Problem, rng: np.random.Generator, rtol: float, v: np.ndarray,
+                  u: np.ndarray, g: np.ndarray) -> GradcheckError:
+    """An error that names the most wrong element of the Jacobian, where <g, u> with g = vjp(v) is
+    not the slope of <v, f> along u."""
+    s, moving = slope(problem, u), u != 0
+    v = np.where(s.decided, v, 0)
+
+    def by_output(part: np.ndarray) -> float:
+        return float((problem.vjp(v * part) * u)[moving].sum() - (v * part) @ s.value)
+
+    def by_input(part: np.ndarray) -> float:
+        return float((g * u * part)[moving].sum() - v @ slope(problem, u * part).value)
+
+    inputs = narrowed(rng, np.flatnonzero(u), by_input, u.size)
+    outputs = narrowed(rng, np.flatnonzero(v), by_output, v.size)
+    rows = {i: problem.vjp(problem.rounded(unit(v.size, i))) for i in outputs}
+    cells = []  # (the rule's, measured, its error, output, input)
+    for k in inputs:
+        s = slope(problem, u[k] * unit(u.size, k))
+        cells += [(float(rows[i][k]), float(s.value[i] / u[k]), float(s.error[i] / abs(u[k])), i, k)
+                  for i in outputs if s.decided[i]]
+    if not cells:
+        return GradcheckError("the rule's slope differs from that of f; no single element could be "
+                              "measured", analytic=float(g[moving] @ u[moving]))
+
+    def wrongness(cell: tuple[float, float, float, int, int]) -> tuple[bool, float]:
+        difference = abs(cell[0] - cell[1])
+        return difference > SAFETY * cell[2] + rtol * abs(cell[1]), difference
+
+    a, d, e, i, k = max(cells, key=wrongness)
+    slot, index = problem.input_name(k)
+    output = problem.output_name(i)
+    ratio = f", ratio {a / d:.9g}" if d else ""
+    return GradcheckError(
+        f"wrong gradient: d output{output} / d input {slot}{index}: the rule gives {a:.12g}, "
+        f"measured {d:.12g} +- {e:.1e}{ratio}", analytic=a, numeric=d, error=e,
+        element=(slot, index), output=output,
+        hint=cause(a, d, e, np.array([cell[:3] for cell in cells]), problem))
+
+
+def narrowed(rng: np.random.Generator, indices: np.ndarray,
+             mismatch: Callable[[np.ndarray], float], n: int) -> np.ndarray:
+    """Some elements out of n, halved until few are left; the half with more mismatch is kept."""
+    few = 64 if n <= FINE else 8
+    whole = mismatch(np.isin(np.arange(n), indices)) if indices.size > few else 0.0
+    while indices.size > few:
+        first, second = np.array_split(rng.permutation(indices), 2)
+        part = mismatch(np.isin(np.arange(n), first))
+        if abs(part) >= abs(whole - part):
+            indices, whole = first, part
+        else:
+            indices, whole = second, whole - part
+    return np.sort(indices)
+
+
+def cause(a: float, d: float, e: float, cells: np.ndarray, problem: Problem) -> str:
+    """The likely cause, from the worst element (rule a, measured d +- e) and all others."""
+    rule, measured, error = cells.T
+
+    def near(a: Any, b: Any, error: Any) -> Any:
+        return np.abs(a - b) <= 1e-6 * np.abs(b) + 3 * SAFETY * error
+
+    if transposed(rule, measured, problem):
+        return "transposed"
+    for factor, name in ((-1, "sign flipped"), (2, "counted twice"), (0.5, "halved")):
+        if near(a, factor * d, e):
+            return name + (" everywhere" if near(rule, factor * measured, error).all() else "")
+    if a == 0:
+        return "a term is missing"
+    if (rule == rule.astype(np.float32)).all() and abs(a - d) <= 1e-6 * abs(d):
+        return "rounded to float32 on the way"
+    sure = np.abs(measured) > 1e4 * error
+    ratios = rule[sure] / measured[sure]
+    if ratios.size > 1 and np.ptp(ratios) <= 1e-3 * abs(ratios[0] - 1):
+        return f"every element is off by the factor {ratios[0]:.9g}"
+    return "a wrong factor or term"
+
+
+def transposed(rule: np.ndarray, measured: np.ndarray, problem: Problem) -> bool:
+    """Whether exchanging the last two axes of some square inputs turns one Jacobian into the other.
+
+    Both are given element by element, the outputs of the first element of x first.
+    """
+    if rule.size != problem.x.size * problem.y.size:
+        return False
+    ours, theirs = (np.split(jacobian.reshape(problem.x.size, -1), problem.ends[:-1])
+                    for jacobian in (rule, measured))
+    any_exchanged = False
+    for a, b, shape in zip(ours, theirs, problem.input_shapes):
+        if close(a, b):
+            continue
+        if len(shape) < 2 or shape[-1] != shape[-2]:
+            return False
+        exchanged = np.swapaxes(a.reshape(*shape, -1), -2, -3).reshape(a.shape)
+        if not close(exchanged, b):
+            return False
+        any_exchanged = True
+    return any_exchanged
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal to six digits of the largest element."""
+    return np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.max(np.abs(b), initial=0))
