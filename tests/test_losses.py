@@ -132,6 +132,26 @@ def test_losses_and_gradients_are_finite_at_extreme_scores(loss, extreme, dtype)
     assert all(np.isfinite(g.data).all() and g.dtype == dtype for g in gradients)
 
 
+@pytest.mark.parametrize("loss", [losses.minimax_discriminator, losses.nonsaturating_discriminator])
+@pytest.mark.parametrize("smoothing", [-0.1, 1.1, float("nan")])
+def test_a_smoothing_that_is_no_share_is_refused(loss, smoothing):
+    with pytest.raises(ValueError, match="expected 0 <= smoothing <= 1, got"):
+        loss(np.ones((4, 1)), np.ones((4, 1)), smoothing)
+
+
+@pytest.mark.parametrize("loss", [f for f in vars(losses) if f.endswith(("_discriminator", "_generator", "_critic"))])
+@pytest.mark.parametrize("wrong", [np.ones((4, 1), np.uint8), [[1.0]], 1.0, None, "score"],
+                         ids=["unsigned", "list", "number", "None", "text"])
+def test_scores_are_tensors_or_floating_arrays(loss, wrong):
+    function = getattr(losses, loss)
+    count = sum(name.endswith("scores") for name in inspect.signature(function).parameters)
+    for place in range(count):
+        scores = [np.ones((4, 1))] * count
+        scores[place] = wrong
+        with pytest.raises(TypeError, match="expected a Tensor or a floating array, got"):
+            function(*scores)
+
+
 def test_a_lost_discriminator_pays_the_score_itself():
     """-log sigmoid(-10^4) is 10^4 exactly, where a clipped probability would say log of the clip."""
     assert float(losses.minimax_discriminator(np.full((1, 1), -1e4), np.full((1, 1), -1e4))) == 1e4
