@@ -297,6 +297,7 @@ def strangers(tmp_path_factory):
         "no list": forged(text=b'{"format": 2}'),
         "list of nonsense": forged(listed=[1, None, "x"]),
         "list of short rows": forged(listed=[["x"]]),
+        "shape of a GiB": forged(listed=[["net/weight", "<f4", [2**28]], bias, empty]),
         "huge shape": forged(listed=[["net/weight", "<f4", [2**40]], bias, empty]),
         "shape that overflows": forged(listed=[["net/weight", "<f4", [2**62, 4]], bias, empty]),
         "shape beyond 64 bits": forged(listed=[["net/weight", "<f4", [10**300]], bias, empty]),
@@ -361,6 +362,7 @@ SAYS = {
     "arrays exchanged": "checksum", "header of 2 GiB": "does not start with a header",
     "oversized header": "a header of 2097", "wrong digest": "checksum", "no digest": "checksum",
     "other shape": "checksum", "huge shape": "'net/weight' goes beyond the end of the file",
+    "shape of a GiB": "'net/weight' goes beyond the end of the file",
     "object array": "an array 'net/weight' of '|O', which no checkpoint holds",
     "array twice in the list": "checksum", "overlapping members": "changed or damaged",
     "empty file": "not a checkpoint", "savez": "not a checkpoint",
@@ -538,6 +540,7 @@ def test_a_fault_at_any_call_costs_nothing(fresh, code, file, monkeypatch):
         else:
             checkpoint.save(file, {}, {})
     assert {"open file", "write", "flush", "fsync", "replace", "open", "listdir"} <= seen
+    assert faults.called.count("fsync") == 2  # of the file and of its folder
     assert fresh or {"chmod", "stat"} <= seen
     assert same(checkpoint.load(file), HEADER, arrays) and os.listdir(file.parent) == ["x.npz"]
     assert nth > 10

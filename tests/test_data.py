@@ -147,6 +147,7 @@ def test_a_part_gives_different_points_at_most_all_it_has(rng):
         assert len(np.unique(some, axis=0)) == 7 and np.array_equal(whole, d.at(d.split[name]))
         assert len(whole) == size
         assert {tuple(p) for p in some} <= {tuple(p) for p in whole}
+        np.testing.assert_array_equal(d.part(name, size, rng), whole)
     assert d.part("train", 1, rng).dtype == np.float32
     ring = data.ring()
     assert ring.split is None and ring.part("test", 3, rng).shape == (3, 2)
@@ -266,6 +267,14 @@ def test_a_compressed_npz_and_a_csv_of_one_column_are_read(tmp_path):
     assert data.load(tmp_path / "b.csv").mean == pytest.approx([1.625])
 
 
+def test_small_data_may_inflate_more_than_a_hundredfold(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", np.eye(2, 1000).repeat(50, axis=0))
+    assert (tmp_path / "a.npz").stat().st_size < 8 * 100 * 1000 / 200
+    assert data.load(tmp_path / "a.npz").dim == 1000
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"1,2\n" * 50_000))
+    assert len(data.load(tmp_path / "b.csv.gz").split["train"]) == 40_000
+
+
 def test_a_file_called_like_a_toy_does_not_take_its_name(tmp_path):
     (tmp_path / "ring.csv").write_text("1,2\n3,5\n")
     assert data.load(tmp_path / "ring.csv").name == "ring.csv"
@@ -306,6 +315,7 @@ BAD = [
     ("blank.csv", b"\n \n,\n", "is empty"),
     ("header.csv", b"a,b\n", "header but no points"),
     ("one.csv", b"1,2\n", "at least two points"),
+    ("quoted.csv", b'"1","2"\n', "at least two points"),
     ("word.csv", b"a,b\n1,2\n\n3,five\n", "line 4, column 2: 'five' is not a finite number"),
     ("first.csv", b"1,two\n3,4\n", "line 1, column 2: 'two'"),
     ("ragged.csv", b"1,2\n3,4\n5,6,7\n", "line 3 has 3 values, the lines before have 2"),

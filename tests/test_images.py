@@ -102,6 +102,19 @@ def test_a_rounding_error_at_an_end_of_the_range_changes_no_level(error, dtype):
         np.testing.assert_array_equal(image_array(near).pixels[:, 0], pixels)
 
 
+def test_the_last_images_are_the_test_part_and_none_of_the_others_is_lost():
+    images = image_array(np.repeat(PIXELS, 20, axis=0), test=30)
+    assert {part: len(rows) for part, rows in images.split.items()} == {
+        "test": 30, "validation": 7, "train": 63}
+    np.testing.assert_array_equal(images.split["test"], np.arange(70, 100))
+    every = np.sort(np.concatenate(list(images.split.values())))
+    np.testing.assert_array_equal(every, np.arange(100))
+
+
+def test_the_end_of_the_slack_is_white():
+    assert image_array(np.full((2, 8, 8), 1 + module.SLACK)).pixels.min() == 255
+
+
 def test_numbers_clearly_below_zero_mean_a_range_from_minus_one():
     assert image_array(np.full((2, 8, 8), -0.01)).pixels.max() == 126
     assert image_array(np.full((2, 8, 8), -0.001)).pixels.max() == 0
@@ -425,6 +438,16 @@ def test_a_damaged_idx_file_is_read_or_refused(tmp_path_factory, packed, changes
         assert load_images(path).pixels.dtype == np.uint8
     except DataError as error:
         assert "\n" not in str(error)
+
+
+def test_the_test_file_of_mnist_is_the_test_part(tmp_path):
+    train, test = np.repeat(PIXELS, 10, axis=0), np.repeat(PIXELS, 4, axis=0) // 2
+    (tmp_path / MNIST_FILES[0]).write_bytes(idx(train))
+    (tmp_path / MNIST_FILES[2]).write_bytes(gzip.compress(idx(test)))
+    (tmp_path / MNIST_FILES[2]).rename(tmp_path / f"{MNIST_FILES[2]}.gz")
+    images = load_images("mnist", tmp_path)
+    np.testing.assert_array_equal(images.pixels[images.split["test"], 0], test)
+    assert len(images.split["train"]) == 45 and len(images.split["validation"]) == 5
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

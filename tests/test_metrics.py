@@ -46,6 +46,13 @@ def test_reverse_kl_of_samples_on_some_of_the_modes(modes):
     assert score.reverse_kl == pytest.approx(math.log(8 / modes), abs=1e-12)
 
 
+def test_rounding_makes_no_score_negative(rng):
+    for modes in range(1, 60):  # for 49 the sum is rounded to less than 0
+        centers = np.arange(modes)[:, None]
+        assert mode_coverage(np.repeat(centers, 7, axis=0), centers, 0.1).reverse_kl >= 0
+    assert min(frechet_distance(x, x) for x in rng.standard_normal((100, 30, 4))) == 0
+
+
 def test_the_edge_of_high_quality():
     samples = np.array([[2.999, 0], [3.0, 0], [3.001, 0], [0, 4.0]])
     assert mode_coverage(samples, [[0, 0]], 1.0).high_quality == 0.5
@@ -255,6 +262,11 @@ def test_balls_are_closed():
 def test_a_ball_ends_where_it_ends():
     """One unit in the last place beyond the edge of the ball of 1 is outside it."""
     assert prdc([[0.0], [1.0], [9.0]], [[np.nextafter(2, 3)], [3.0], [4.0]], 1) == (1, 0, 1, 1 / 3)
+
+
+def test_the_edge_of_a_ball_is_exact_where_the_other_balls_decide_nothing():
+    few, far = [[0.0], [1.0], [-9.0]], [[np.nextafter(2, 3)], [50.0], [90.0]]
+    assert prdc(few, far, 1)[:2] == (0, 1) and prdc(far, few, 1)[:2] == (1, 0)
 
 
 def test_prdc_of_copies_and_of_collapsed_samples():
