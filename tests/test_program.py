@@ -361,7 +361,8 @@ def test_a_view_that_depends_on_a_value_is_taken_anew() -> None:
     for _ in range(6):
         i = rng.integers(0, 4, 1)
         assert bits(program(i, rows)) == bits((rows[i], rows[i], rows[i[0], 1:]))
-    program = Program(lambda a: np.take(a, backend.choose(rng, 4, 2), axis=0), [rng])
+    integers = np.random.Generator.integers
+    program = Program(lambda a: np.take(a, backend.fresh(integers, rng, 4, None, 2), axis=0), [rng])
     assert len({bits(program(rows)) for _ in range(20)}) > 3
 
 

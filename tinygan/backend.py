@@ -1,17 +1,17 @@
 """The array backend: NumPy, or CuPy on an NVIDIA GPU, chosen at run time in one process.
 
-The engine and the layers call NumPy's functions; CuPy's arrays take over through NumPy's own protocols
-(``__array_ufunc__``, ``__array_function__``). What those protocols cannot do stands here and nowhere else:
-making arrays, drawing random numbers, moving arrays between devices, and asking whether a GPU is usable.
-This is the only file that imports CuPy.
+The engine and the layers call NumPy's functions; CuPy's arrays take over through NumPy's protocols
+(``__array_ufunc__``, ``__array_function__``). What those protocols cannot do is done here and
+nowhere else: making arrays, drawing random numbers, moving arrays between devices, asking whether a
+GPU is usable. This is the only file that imports CuPy.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,10 +23,10 @@ GPU_EXTRAS = "pip install -e '.[cuda12]' (or '.[cuda13]', see nvidia-smi)"
 
 
 class DeviceError(RuntimeError):
-    """The requested device exists as a word but cannot be used on this machine."""
+    """The requested device is a valid name, but is not usable on this machine."""
 
 
-# ---------------------------------------------------------------------------------------------- devices
+# ------------------------------------------------------------------------------------------ devices
 
 
 def _cupy() -> Any:
@@ -39,29 +39,36 @@ def _cupy() -> Any:
 
 
 def gpu_count() -> tuple[int, str]:
-    """(number of usable GPUs, reason if there is none). The import of CuPy succeeds without a GPU, so ask CuPy."""
+    """(number of usable GPUs, the reason if there are none).
+
+    Importing CuPy succeeds on a machine without a GPU, so that CuPy itself is asked.
+    """
     cupy = _cupy()
     if cupy is None:
-        return 0, f"CuPy is not installed: {GPU_EXTRAS}. Plain 'pip install cupy' builds from source."
+        return 0, (f"CuPy is not installed: {GPU_EXTRAS}. "
+                   "Plain 'pip install cupy' builds from source.")
     if not cupy.cuda.is_available():
-        return 0, f"CuPy {cupy.__version__} is installed but no CUDA GPU is usable (driver or device missing)."
+        return 0, (f"CuPy {cupy.__version__} is installed but no CUDA GPU is usable "
+                   "(driver or device missing).")
     return cupy.cuda.runtime.getDeviceCount(), ""
 
 
 def gpu_name(number: int) -> str:
-    """What the GPU calls itself."""
+    """The name of the model."""
     return _cupy().cuda.runtime.getDeviceProperties(number)["name"].decode()
 
 
 def resolve_device(name: str | None = None) -> str:
-    """'cpu' or 'cuda:N' for one of ``cpu``, ``cuda``, ``cuda:N``, ``auto``; None reads ``TINYGAN_DEVICE`` (or auto).
+    """'cpu' or 'cuda:N' from ``cpu``, ``cuda``, ``cuda:N`` or ``auto``: a GPU if there is one.
 
-    Raises ValueError for an unknown word, DeviceError for a GPU that is not usable. ``auto`` falls back to the CPU.
+    None reads the environment variable ``TINYGAN_DEVICE``, or stands for ``auto``. Raises
+    ValueError for any other name, DeviceError for a GPU that is not usable.
     """
     origin = "" if name is not None else " in TINYGAN_DEVICE"
     name = (os.environ.get("TINYGAN_DEVICE") or "auto") if name is None else name
     kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "auto") or (colon and not (kind == "cuda" and number.isascii() and number.isdecimal())):
+    numbered = kind == "cuda" and number.isascii() and number.isdecimal()
+    if kind not in ("cpu", "cuda", "auto") or (colon and not numbered):
         raise ValueError(f"unknown device {name!r}{origin}; choose cpu, cuda, cuda:N or auto")
     if kind == "cpu":
         return "cpu"
@@ -71,27 +78,30 @@ def resolve_device(name: str | None = None) -> str:
     if not count:
         raise DeviceError(f"device {name} cannot be used: {reason} Or use --device cpu.")
     if int(number or 0) >= count:
-        raise DeviceError(f"device {name} cannot be used: this machine has {count} GPU(s), numbered from 0")
+        raise DeviceError(f"device {name} cannot be used: this machine has {count} GPU(s), "
+                          "numbered from 0")
     return f"cuda:{int(number or 0)}"
 
 
 def _on(device: str) -> AbstractContextManager[Any]:
-    return nullcontext() if device == "cpu" else _cupy().cuda.Device(int(device[5:]))
+    """Make the GPU current, on which CuPy then puts new arrays."""
+    on_gpu = device.startswith("cuda:") and device not in STAND_INS
+    return _cupy().cuda.Device(int(device[5:])) if on_gpu else nullcontext()
 
 
 def device_of(array: Array) -> str:
-    """'cpu' or 'cuda:N': where an array lives."""
+    """The device of an array: 'cpu' or 'cuda:N'."""
     device = getattr(array, "device", "cpu")  # NumPy says "cpu"
     return f"cuda:{device.id}" if hasattr(device, "id") else device
 
 
 def is_array(x: object) -> bool:
-    """True for NumPy arrays and scalars, CuPy arrays and anything else that answers NumPy's function protocol."""
+    """True for NumPy arrays and scalars and whatever answers NumPy's function protocol."""
     return hasattr(type(x), "__array_function__") or isinstance(x, np.generic)
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """The values on the host, whatever the device (no copy if they are there already)."""
+    """The values on the host (no copy if they are there already)."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
@@ -108,19 +118,21 @@ def to_device(array: Array, device: str) -> Array:
 
 
 def asarray(data: Any) -> Array:
-    """A new floating array: floating arrays keep dtype and device, everything else becomes float32.
+    """A new floating array: floating arrays keep dtype and device, all else becomes float32.
 
-    Raises TypeError for what is not numeric (text, objects, complex numbers).
+    Raises TypeError for anything but real numbers (text, objects, complex numbers).
     """
-    array = data if is_array(data) else np.array(data)
+    given = is_array(data)
+    array = data if given else np.array(data)
     if array.dtype.kind not in "fbiu":
         raise TypeError(f"expected numbers, got {type(data).__name__} of dtype {array.dtype}")
-    dtype = array.dtype if is_array(data) and array.dtype.kind == "f" else np.float32  # a list of floats is float32
+    dtype = array.dtype if given and array.dtype.kind == "f" else np.float32
     if isinstance(array, np.ndarray):
         new = aligned_zeros(array.shape, dtype, array)
         new[...] = array
         return new
-    new = array.astype(dtype, order="C")
+    with _on(device_of(array)):
+        new = array.astype(dtype, order="C")
     return np.asarray(new) if isinstance(new, np.generic) else new
 
 
@@ -130,46 +142,48 @@ def zeros(shape: tuple[int, ...], dtype: Any = np.float32, device: str = "cpu") 
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
-    """Zeros on the device of ``like`` that start where a cache line of 64 bytes does.
+    """Zeros on the device of ``like``; on the host they start where a cache line of 64 bytes does.
 
-    Products and sums of such arrays are a few percent faster. NumPy's own start at multiples of 16 bytes.
+    Products and sums of such arrays are a few percent faster: NumPy's own start at multiples of 16.
     """
     if not isinstance(like, np.ndarray):
-        return np.zeros_like(like, shape=shape, dtype=dtype)
+        return zeros(shape, dtype, device_of(like))
     count = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.zeros(count + 64, np.uint8)
     return memory[-memory.ctypes.data % 64:][:count].view(dtype).reshape(shape)
 
 
-# ------------------------------------------------------------------------------------------ random numbers
+# ----------------------------------------------------------------------------------- random numbers
 
 
 class DeviceRng:
     """A NumPy generator whose draws land on a GPU.
 
-    The numbers are drawn on the host: a run on the GPU sees the same ones as on the CPU, and the state is saved alike.
+    They are drawn on the host: a run on the GPU sees the numbers of a run on the CPU, and saves the
+    same state.
     """
 
     def __init__(self, host: np.random.Generator, device: str) -> None:
         self.host, self.device = host, device
 
 
-Rng = Any  # numpy.random.Generator or DeviceRng (numpy.random is loaded when first needed)
+Rng = Any  # numpy.random.Generator or DeviceRng (naming the former would load numpy.random)
 
 
 def rng(seed: int | np.random.SeedSequence, device: str = "cpu") -> Rng:
-    """A random generator for a device: numpy.random.Generator for the CPU."""
+    """A random generator for a device; for the CPU it is a numpy.random.Generator."""
     host = np.random.default_rng(seed)
     return host if device == "cpu" else DeviceRng(host, device)
 
 
 def host_rng(rng: Rng) -> np.random.Generator:
-    """The NumPy generator behind ``rng``; TypeError if ``rng`` is not a generator."""
+    """The NumPy generator behind ``rng``. TypeError if there is none."""
     if isinstance(rng, DeviceRng):
         return rng.host
     if isinstance(rng, np.random.Generator):
         return rng
-    raise TypeError(f"rng: expected a generator (numpy.random.default_rng(seed)), got {type(rng).__name__}")
+    raise TypeError("rng: expected a generator (numpy.random.default_rng(seed)), "
+                    f"got {type(rng).__name__}")
 
 
 def device_for(rng: Rng, like: Array | None = None) -> str:
@@ -179,57 +193,40 @@ def device_for(rng: Rng, like: Array | None = None) -> str:
     return rng.device if isinstance(rng, DeviceRng) else "cpu"
 
 
-def uniform(rng: Rng, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
+def uniform(rng: Rng, shape: tuple[int, ...], dtype: Any = np.float32,
+            like: Array | None = None) -> Array:
     """Draws from the uniform distribution on [0, 1)."""
-    return fresh(_draw, host_rng(rng), "random", shape, dtype, device_for(rng, like))
+    host, device = host_rng(rng), device_for(rng, like)
+    return fresh(_draw, host, np.random.Generator.random, shape, dtype, device)
 
 
-def normal(rng: Rng, shape: tuple[int, ...], dtype: Any = np.float32, like: Array | None = None) -> Array:
+def normal(rng: Rng, shape: tuple[int, ...], dtype: Any = np.float32,
+           like: Array | None = None) -> Array:
     """Draws from the normal distribution N(0, 1)."""
-    return fresh(_draw, host_rng(rng), "standard_normal", shape, dtype, device_for(rng, like))
+    host, device = host_rng(rng), device_for(rng, like)
+    return fresh(_draw, host, np.random.Generator.standard_normal, shape, dtype, device)
 
 
-def choose(rng: Rng, n: int, size: int) -> Array:
-    """``size`` indices drawn uniformly from 0 ... n - 1, with replacement."""
-    return fresh(_choose, host_rng(rng), n, size, device_for(rng))
+def _draw(host: np.random.Generator, method: Callable[..., Any], shape: tuple[int, ...],
+          dtype: Any, device: str) -> Array:
+    drawn = np.float32 if np.dtype(dtype).itemsize < 4 else dtype  # NumPy does not draw float16
+    return to_device(method(host, shape, drawn).astype(dtype, copy=False), device)
 
 
-budget: ContextVar[list[float]] = ContextVar("budget", default=[math.inf])
+# ------------------------------------------------------------------- what changes from step to step
 
-
-@contextmanager
-def drawing_at_most(numbers: int) -> Iterator[None]:
-    """In this context MemoryError is raised before more than so many numbers are drawn: for networks yet to be made.
-
-    A draw counts as 1,024 numbers more than it has, for what goes with it.
-    """
-    token = budget.set([min(numbers, budget.get()[0])])
-    try:
-        yield
-    finally:
-        budget.reset(token)
-
-
-def _draw(host: np.random.Generator, method: str, shape: tuple[int, ...], dtype: Any, device: str) -> Array:
-    left = budget.get()
-    left[0] -= math.prod(shape) + 1024
-    if left[0] < 0:
-        raise MemoryError("networks larger than a checkpoint can hold, or than this one holds")
-    wide = np.dtype(dtype) if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
-    return to_device(getattr(host, method)(shape, wide).astype(dtype, copy=False), device)
-
-
-def _choose(host: np.random.Generator, n: int, size: int, device: str) -> Array:
-    return to_device(host.integers(n, size=size), device)
-
-
-tracer: ContextVar[Any] = ContextVar("tracer", default=None)  # of the Program that is being traced, see program.py
+tracer: ContextVar[Any] = ContextVar("tracer", default=None)  # of the Program being traced
 
 
 def fresh(function: Callable[..., Array], *arguments: Any) -> Array:
-    """``function(*arguments)``, an array made anew in every step: a draw, a batch, a count, a schedule's value.
+    """``function(*arguments)``: an array whose values differ from step to step.
 
-    A ``Program`` calls the function again in every replay; everything else it takes from the arrays of the step.
+    The one hook for replay. A ``program.Program`` records the array calls of a training step and
+    repeats them; it knows all other values from the arrays of the step, but a random draw, a batch
+    of data or a learning rate comes from outside. Such a value has to be made by a function that is
+    called through ``fresh``: in every replay the Program calls it again. ``uniform``, ``normal``
+    and the optimizers' step counts do so. If the function changes an attribute of its object, like
+    a count of steps, the object's class names that attribute in ``counters``.
     """
     tracing = tracer.get()
     return function(*arguments) if tracing is None else tracing.fresh(function, *arguments)

@@ -593,5 +593,5 @@ def compare(first: list[Any], second: list[Any], places: list[str]) -> None:
             what = (f"{one} the first time, {two} the second" if one != two else
                     f"{one} of other shapes, numbers or constant arrays the first time ({a[1:]}) than the second ({b[1:]})")
             raise TraceError(f"the step is not the same list of calls each time: call {i} is {what}. A number that changes "
-                             "belongs in a Tensor or comes from backend.fresh; draws go through the backend's uniform, "
-                             "normal and choose", places[i])
+                             "belongs in a Tensor or comes from backend.fresh; draws go through the backend's uniform "
+                             "and normal", places[i])
