@@ -1,4 +1,4 @@
-"""Backpropagation: ``grad`` walks the record of a computation from its output back to its inputs."""
+"""Backpropagation: ``grad`` walks the record of a computation from its output to its inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ by_serial = attrgetter("_serial")
 
 def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False,
          cotangent: Any = None) -> list[Any]:
-    """The derivatives of ``output`` with respect to each input x: sum_i cotangent_i d output_i / d x.
+    """The derivatives of ``output`` with respect to each input: sum_i cotangent_i d output_i / dx.
 
     ``output`` is a scalar, or ``cotangent`` (of its shape) says how its elements are weighted. The
     results have the shapes and dtypes of the inputs: arrays, or with ``create_graph=True`` Tensors
@@ -32,9 +32,9 @@ def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False,
             raise TypeError(f"grad: expected Tensors, got {type(x).__name__}; "
                             "an array is a constant, Tensor(x) is not")
     g = seed(output, create_graph, cotangent)
-    past = history(output)
-    path, needed = path_from(inputs, past)
-    refuse_stale(path, past)
+    results, leaves = history(output)
+    path, needed = path_from(inputs, results)
+    refuse_stale(path, leaves)
     cotangents = {output: g}
     keep = set(inputs)
     for node in reversed(path):
@@ -77,24 +77,28 @@ def seed(output: Tensor, create_graph: bool, cotangent: Any) -> Operand:
     return cotangent if create_graph else value
 
 
-def history(output: Tensor) -> list[Tensor]:
-    """All Tensors that the output was computed from, and itself, oldest first.
+def history(output: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The results of operations that the output was computed from, oldest first, and the leaves.
 
-    Serial numbers give the order: whatever a Tensor was computed from is older than it.
+    Serial numbers give the order: whatever a result was computed from is older than it.
     """
+    results: list[Tensor] = []
+    leaves: list[Tensor] = []
     seen, stack = {output}, [output]
     while stack:
-        for x in stack.pop()._inputs:
+        node = stack.pop()
+        (leaves if node._primitive is None else results).append(node)
+        for x in node._inputs:
             if type(x) is Tensor and x not in seen:
                 seen.add(x)
                 stack.append(x)
-    return sorted(seen, key=by_serial)
+    return sorted(results, key=by_serial), leaves
 
 
-def path_from(inputs: list[Tensor], past: list[Tensor]) -> tuple[list[Tensor], set[Tensor]]:
-    """The results in ``past`` that depend on the inputs, oldest first; a set of these and the inputs."""
+def path_from(inputs: list[Tensor], results: list[Tensor]) -> tuple[list[Tensor], set[Tensor]]:
+    """The results that depend on the inputs, oldest first; and the set of these and the inputs."""
     needed, path = set(inputs), []
-    for node in past:
+    for node in results:
         for x in node._inputs:
             if type(x) is Tensor and x in needed:
                 needed.add(node)
@@ -103,17 +107,17 @@ def path_from(inputs: list[Tensor], past: list[Tensor]) -> tuple[list[Tensor], s
     return path, needed
 
 
-def refuse_stale(path: list[Tensor], past: list[Tensor]) -> None:
+def refuse_stale(path: list[Tensor], leaves: list[Tensor]) -> None:
     """RuntimeError if an argument of an operation on the path was assigned after the operation.
 
     A view of a leaf (a reshape, a transpose) has the leaf's memory, and goes stale with it.
     """
-    leaves = {id(memory(x)): x._serial for x in past if x._primitive is None}
-    if not path or max(leaves.values(), default=0) < path[0]._serial:
+    if not path or max(map(by_serial, leaves), default=0) < path[0]._serial:
         return
+    assigned = {id(memory(leaf)): leaf._serial for leaf in leaves}
     for node in path:
         for x in node._inputs:
-            if type(x) is Tensor and max(x._serial, leaves.get(id(memory(x)), 0)) > node._serial:
+            if type(x) is Tensor and max(x._serial, assigned.get(id(memory(x)), 0)) > node._serial:
                 raise RuntimeError(
                     f"grad: the graph is stale: an argument of {node._primitive.name}, of shape "
                     f"{x.shape}, was assigned after it was recorded; compute the output again")
@@ -127,7 +131,7 @@ def memory(x: Tensor) -> Any:
 
 def finish(inputs: list[Tensor], cotangents: dict[Tensor, Any], create_graph: bool,
            cotangent: Any) -> list[Any]:
-    """The results in the inputs' dtypes; zeros where an input was not reached; no two share memory."""
+    """The results in the inputs' dtypes, zeros for an input not reached; no two share memory."""
     results: list[Any] = []
     taken = {id(value_of(cotangent))}
     for x in inputs:

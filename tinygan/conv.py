@@ -121,4 +121,5 @@ def _inside(offset, stride, size, count):
     first, last = max(0, -(offset // stride)), min(count - 1, (size - 1 - offset) // stride)
     if first > last:
         return slice(0), slice(0)
-    return slice(first, last + 1), slice(first * stride + offset, last * stride + offset + 1, stride)
+    start, end = first * stride + offset, last * stride + offset + 1
+    return slice(first, last + 1), slice(start, end, stride)

@@ -1,4 +1,4 @@
-"""Compositions of primitives: they have no derivative rules of their own to get wrong, at any order."""
+"""Compositions of primitives, without derivative rules of their own to get wrong, at any order."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def conv_transpose2d(x: Operand, weight: Operand, bias: Operand = None, stride: 
 
 def _check_images(name: str, x: Operand, weight: Operand, bias: Operand, into: int,
                   out: int) -> None:
-    """ValueError unless images, weight and bias fit; ``into`` and ``out`` are axes of the weight."""
+    """ValueError unless the shapes fit; ``into`` and ``out`` are axes of the weight."""
     shape, kernel, vector = _shapes(x, weight, bias)
     given = f"got {shape} with weight {kernel}" + ("" if bias is None else f" and bias {vector}")
     if not isinstance(shape, tuple) or not isinstance(kernel, tuple) or len(kernel) != 4:

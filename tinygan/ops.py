@@ -125,7 +125,7 @@ sigmoid.vjp(lambda g, y, x: g * (y * sigmoid(-x)))  # 1 - y = sigmoid(-x), witho
 
 @primitive()
 def softplus(x, /):
-    """log(1 + e^x), without overflow: the cross-entropy of a logit. log sigmoid(x) = -softplus(-x)."""
+    """log(1 + e^x), without overflow: the cross-entropy of a logit; -log sigmoid(-x)."""
     return np.logaddexp(x, 0)
 softplus.vjp(lambda g, y, x: g * sigmoid(x))
 
@@ -141,7 +141,8 @@ def leaky_relu(x, /, slope=0.2):
     if slope == 0:
         return relu(x)  # 0 times infinity is NaN
     return (np.maximum if slope <= 1 else np.minimum)(x, slope * x)
-leaky_relu.vjp(lambda g, y, x, slope=0.2: g * (indicator(value_of(x) > 0, x) * (1 - slope) + slope))
+leaky_relu.vjp(lambda g, y, x, slope=0.2:
+               g * (indicator(value_of(x) > 0, x) * (1 - slope) + slope))
 
 @primitive(broadcasts=True)
 def maximum(a, b, /):
@@ -150,7 +151,7 @@ def maximum(a, b, /):
 
 @primitive(broadcasts=True)
 def minimum(a, b, /):
-    """The smaller of a and b, elementwise; shapes broadcast. A tie gives each half the cotangent."""
+    """The smaller of a and b, as ``maximum``."""
     return np.minimum(a, b)
 
 def _larger(a, b, g):
@@ -197,7 +198,7 @@ def matmul_tn(a, b, /):
     return _product(np.swapaxes(a, -1, -2), b)
 
 def _product(a, b):
-    """np.matmul, which leaves BLAS where an operand has a stride of 0: the cotangent of a sum has."""
+    """np.matmul, which leaves BLAS at a stride of 0, such as the cotangent of a sum has."""
     return np.matmul(a.copy() if 0 in a.strides else a, b.copy() if 0 in b.strides else b)
 matmul_nt.vjp(lambda g, y, a, b: matmul(g, b),
               lambda g, y, a, b: matmul_tn(g, a))
@@ -205,18 +206,20 @@ matmul_tn.vjp(lambda g, y, a, b: matmul_nt(b, g),
               lambda g, y, a, b: matmul(a, g))
 
 def _matmul_a(g, y, a, b):
+    if a.ndim > 1 and b.ndim > 1:
+        return matmul_nt(g, b)
     g, a, b = _as_matrices(g, a, b)
-    return matmul_nt(g, b)  # (..., 1, k) where a is a vector, which ``grad`` sums to (k,)
+    return matmul_nt(g, b)  # (1, k) where a is a vector, which ``grad`` sums to (k,)
 
 def _matmul_b(g, y, a, b):
+    if a.ndim > 1 and b.ndim > 1:
+        return matmul_tn(a, g)
     vector = b.ndim == 1
     g, a, b = _as_matrices(g, a, b)
-    contribution = matmul_tn(a, g)
-    return reshape(contribution, contribution.shape[:-1]) if vector else contribution
+    column = matmul_tn(a, g)
+    return reshape(column, column.shape[:-1]) if vector else column
 
 def _as_matrices(g, a, b):
-    if a.ndim > 1 and b.ndim > 1:
-        return g, a, b
     leading = g.shape[:g.ndim - (a.ndim > 1) - (b.ndim > 1)]
     a = a if a.ndim > 1 else reshape(a, (1, a.shape[0]))
     b = b if b.ndim > 1 else reshape(b, (b.shape[0], 1))
@@ -336,15 +339,12 @@ def _keep(y, x, axis, keepdims):
 
 def _total(x, axis, keepdims=False):
     """np.sum without its wrapper; columns are summed by a product with ones, twice as fast."""
-    if x.ndim == 2 and axis in (0, (0,)) and x.dtype.kind == "f":
-        y = _column_sums(x)
-        return y[None] if keepdims else y
-    return np.add.reduce(x, axis=axis, keepdims=keepdims)
-
-def _column_sums(x):
-    if len(x) > LONG:  # in parts, since the rounding error of one product grows with its length
-        x = np.stack([_column_sums(x[i:i + LONG]) for i in range(0, len(x), LONG)])
-    return np.matmul(np.ones_like(x, shape=(len(x),)), x)
+    if x.ndim != 2 or axis not in (0, (0,)) or x.dtype.kind != "f":
+        return np.add.reduce(x, axis=axis, keepdims=keepdims)
+    while len(x) > LONG:  # in parts: the rounding error of one product grows with its length
+        x = np.stack([_total(x[i:i + LONG], 0) for i in range(0, len(x), LONG)])
+    y = np.matmul(np.ones_like(x, shape=(len(x),)), x)
+    return y[None] if keepdims else y
 
 LONG = 1024
 
@@ -362,7 +362,7 @@ def max(x, /, axis=None, keepdims=False):
 
 @primitive()
 def min(x, /, axis=None, keepdims=False):
-    """The smallest element over the axes; ties share the cotangent. ValueError for an empty axis."""
+    """The smallest element over the axes, as ``max``."""
     return x.min(axis=axis, keepdims=keepdims)
 
 def _extreme(g, y, x, axis=None, keepdims=False):

@@ -68,7 +68,7 @@ class Tensor(Operators):
         self.touch()
 
     def touch(self) -> None:
-        """Make graphs recorded before stale, after the memory was written to: ``grad`` refuses them."""
+        """After the memory was written to: make the graphs recorded before stale."""
         self._serial = next(serials)
 
     data = property(attrgetter("_data"), assign, doc="The array; setting it is ``assign``.")
@@ -129,7 +129,7 @@ def value_of(x: Operand) -> Array:
 
 
 def floating(name: str, x: Operand) -> Array:
-    """The array of a Tensor, or a floating array. TypeError, naming the caller, for anything else."""
+    """The array of a Tensor, or a floating array. TypeError, naming the caller, otherwise."""
     value = value_of(x)
     if not backend.is_array(value) or value.dtype.kind != "f":
         raise TypeError(f"{name}: expected a Tensor or a floating array, "
@@ -178,7 +178,7 @@ class Primitive:
         self.name = function.__name__.strip("_")
         self.variadic = inspect.Parameter.VAR_POSITIONAL in kinds
         self.slots = None if self.variadic else kinds.count(inspect.Parameter.POSITIONAL_ONLY)
-        self.rules: Sequence[Callable[..., Any] | None] = ()
+        self.rules: Sequence[Any] = ()
         self.__doc__ = function.__doc__
         self.__wrapped__ = function  # inspect.signature and doctest look here
 
@@ -197,16 +197,17 @@ class Primitive:
         return self.rules[0](slot) if self.variadic else self.rules[slot]
 
     def __call__(self, *inputs: Any, **statics: Any) -> Any:
-        arrays, recorded = [], False
+        arrays, recorded, mixed = [], False, False
         for x in inputs:
-            if type(x) is Tensor:
+            kind = type(x)
+            if kind is Tensor:
                 x, recorded = x._data, True
+            elif kind not in PLAIN:
+                mixed = True
             arrays.append(x)
         try:
-            if recorded and self.slots != 1:
-                for slot, x in enumerate(inputs[:self.slots]):
-                    if type(x) is not Tensor and type(x) not in PLAIN:
-                        arrays[slot] = constant(slot, x, inputs)
+            if recorded and mixed and self.slots != 1:
+                self.convert_constants(inputs, arrays)
             value = self.function(*arrays, **statics)
         except FAILURES as error:
             raise self.named(error, inputs, statics) from error
@@ -214,15 +215,34 @@ class Primitive:
             value = np.asarray(value)
         return self.record(value, inputs, arrays, statics) if recorded else value
 
+    def convert_constants(self, inputs: Sequence[Any], arrays: list[Any]) -> None:
+        """Check constants beside Tensors; integers and 0-d values take the first Tensor's dtype."""
+        dtype = next(x.dtype for x in inputs if type(x) is Tensor)
+        for slot, x in enumerate(inputs[:self.slots]):
+            if type(x) is Tensor or type(x) in PLAIN:
+                continue
+            if not backend.is_array(x):
+                raise TypeError(f"argument {slot} is a {type(x).__name__}, "
+                                "not a Tensor, an array or a number")
+            if x.dtype.kind not in "fbiu":
+                raise TypeError(f"argument {slot} is an array of dtype {x.dtype}, "
+                                "not of real numbers")
+            if x.dtype.kind in "iu" or (x.ndim == 0 and x.dtype.kind == "f"):
+                arrays[slot] = x.astype(dtype)
+
     def named(self, error: Exception, inputs: Sequence[Any], statics: dict[str, Any]) -> Exception:
         """The error of a call with the operation's name and arguments in its message.
 
         It is a TypeError or a ValueError, but the IndexError of ``x[i]``, which ends a loop, stays.
         """
-        given = [f"{x.dtype} {x.shape}" if hasattr(x, "dtype") else type(x).__name__ for x in inputs]
+        given = [f"{x.dtype} {x.shape}" if hasattr(x, "dtype") else type(x).__name__
+                 for x in inputs]
         given += [f"{name}={value!r:.60}" for name, value in statics.items()]
-        kind = TypeError if isinstance(error, (TypeError, AttributeError)) else ValueError
-        kind = IndexError if type(error) is IndexError and self.name == "getitem" else kind
+        kind: type[Exception] = ValueError
+        if isinstance(error, (TypeError, AttributeError)):
+            kind = TypeError
+        elif type(error) is IndexError and self.name == "getitem":
+            kind = IndexError
         return kind(f"{self.name}: {' '.join(str(error).split())} (given {', '.join(given)})")
 
     def record(self, value: Array, inputs: tuple[Any, ...], arrays: Sequence[Any],
@@ -239,16 +259,3 @@ class Primitive:
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
-
-
-def constant(slot: int, x: Any, inputs: Sequence[Any]) -> Array:
-    """A constant operand beside a Tensor: integers and 0-d values take the Tensor's dtype."""
-    if not backend.is_array(x):
-        raise TypeError(f"argument {slot} is a {type(x).__name__}, "
-                        "not a Tensor, an array or a number")
-    kind = x.dtype.kind
-    if kind in "iu" or (x.ndim == 0 and kind == "f"):
-        return x.astype(next(i for i in inputs if type(i) is Tensor).dtype)
-    if kind not in "fb":
-        raise TypeError(f"argument {slot} is an array of dtype {x.dtype}, not of real numbers")
-    return x
