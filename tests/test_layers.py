@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygan import Tensor, functional, grad, init, ops
-from tinygan.layers import BatchNorm, Dense, Dropout, LayerNorm, LeakyReLU, Module, ReLU, Sequential, Sigmoid, Tanh
+from tinygan.layers import (BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, Flatten, LayerNorm,
+                            LeakyReLU, Module, ReLU, Reshape, Sequential, Sigmoid, SpectralNorm,
+                            Tanh)
 
 
 @pytest.fixture
@@ -304,6 +306,100 @@ def test_parameters_are_found_in_the_order_of_the_attributes(rng):
     expected = [net.scale, net.first.weight, net.first.bias, net.rest[0].weight, net.rest[0].bias, net.pair[0].gamma,
                 net.pair[0].beta]
     assert [id(p) for p in net.parameters()] == [id(p) for p in expected]  # buffers are not trained, a tied one counts once
+
+
+class Holder(Module):
+    """Tensors and modules in lists, tuples and dictionaries, nested."""
+
+    buffers = ("counts",)
+
+    def __init__(self, rng):
+        self.levels = [Tensor([1.0]), (Tensor([2.0]), {"deep": Tensor([3.0])}), 7]
+        self.heads = {"a": Dense(2, 1, rng=rng), 5: [Tensor([4.0]), LayerNorm(2)], "c": None}
+        self.counts = [Tensor([0.0])]
+
+    def forward(self, x):
+        return self.heads["a"](x) * self.levels[1][1]["deep"]
+
+
+def test_parameters_are_found_in_containers_at_any_depth(rng):
+    net = Holder(rng)
+    tensors, modules = ["levels.0", "levels.1.0", "levels.1.1.deep", "heads.5.0"], [
+        "heads.a.weight", "heads.a.bias", "heads.5.1.gamma", "heads.5.1.beta"]
+    assert [name for name, _, trained in net.named_tensors() if trained] == tensors + modules
+    assert [name for name, _, trained in net.named_tensors() if not trained] == ["counts.0"]
+    assert len(net.parameters()) == 8 and len(list(net.eval().modules())) == 3
+    assert not any(module.training for module in net.modules())
+    other = Holder(np.random.default_rng(1))
+    other.load_state_dict(net.state_dict())
+    x = rng.normal(size=(3, 2)).astype(np.float32)
+    assert np.array_equal(other(x).data, net(x).data)
+    grads = grad(net(x).sum(), [net.heads["a"].weight, net.levels[1][1]["deep"]])
+    assert all(g.any() for g in grads)
+
+
+MAKERS = {"Dense": (lambda rng, **how: Dense(3, 2, rng=rng, dtype=np.float64, **how), (4, 3)),
+          "Conv2d": (lambda rng, **how: Conv2d(3, 2, 2, rng=rng, dtype=np.float64, **how), (4, 3, 5, 5)),
+          "ConvTranspose2d": (lambda rng, **how: ConvTranspose2d(3, 2, 2, rng=rng, dtype=np.float64, **how),
+                              (4, 3, 5, 5))}
+
+
+@pytest.mark.parametrize("normalized", [False, True], ids=["plain", "spectral norm"])
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_layer_without_a_bias_is_the_layer_with_a_bias_of_zeros(name, normalized):
+    make, shape = MAKERS[name]
+    x, outputs = np.random.default_rng(1).normal(size=shape), []
+    for bias in (True, False):
+        rng = np.random.default_rng(0)
+        layer = make(rng, bias=bias)
+        net = SpectralNorm(layer, rng=rng) if normalized else layer
+        names = ["weight", "bias"][:1 + bias]
+        assert [path.split(".")[-1] for path in net.state_dict() if path != "u"] == names
+        assert len(net.parameters()) == len(names) and (layer.bias is None) is not bias
+        y = net(x)
+        outputs.append((y.data, grad(y.sum(), [layer.weight])[0]))
+    assert all(np.array_equal(a, b) for a, b in zip(*outputs))
+
+
+def test_a_class_is_no_layer_and_a_plain_function_is_one(rng):
+    net = Sequential(Dense(2, 3, rng=rng), ops.relu, lambda x: x * 2)
+    x = rng.normal(size=(4, 2)).astype(np.float32)
+    assert np.array_equal(net(x).data, 2 * np.maximum(net.layers[0](x).data, 0))
+    assert len(net.parameters()) == 2
+    for wrong in (ReLU, [ReLU()], 3, None):
+        with pytest.raises(TypeError, match=r"Sequential: expected modules, such as ReLU\(\)"):
+            Sequential(Dense(2, 3, rng=rng), wrong)
+
+
+@pytest.mark.parametrize("kind", [AttributeError, IndexError, KeyError])
+def test_an_error_within_a_network_arrives_as_it_was_raised(kind):
+    class Broken(Module):
+        def forward(self, x):
+            raise kind("inside")
+
+    with pytest.raises(kind, match="inside") as caught:
+        Sequential(Broken())(1)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("x", [None, "text", 3.0, [[1.0, 2.0, 3.0]], np.float32(1), np.ones(())],
+                         ids=["None", "text", "number", "list", "scalar", "0-d"])
+@pytest.mark.parametrize("layer", [Dense(3, 2, rng=np.random.default_rng(0)), BatchNorm(3),
+                                   LayerNorm(3), Reshape((3, 1)), Flatten()],
+                         ids=lambda layer: type(layer).__name__)
+def test_what_is_no_batch_is_refused_by_name(layer, x):
+    with pytest.raises(ValueError, match=f"{type(layer).__name__}: expected input of shape .n, .*got"):
+        layer(x)
+
+
+@pytest.mark.parametrize("make", [
+    lambda d, rng: Dense(d, 2, rng=rng), lambda d, rng: Dense(2, d, rng=rng),
+    lambda d, rng: Conv2d(d, 2, 3, rng=rng), lambda d, rng: ConvTranspose2d(2, d, 3, rng=rng),
+    lambda d, rng: BatchNorm(d), lambda d, rng: LayerNorm(d)])
+@pytest.mark.parametrize("width", [0, -1, 1.5, None, "2", (2, 2)])
+def test_widths_are_whole_numbers_of_at_least_1(make, width, rng):
+    with pytest.raises(ValueError, match="expected widths, whole numbers of at least 1, got"):
+        make(width, rng)
 
 
 def test_sequential_applies_its_layers_in_turn(rng):
