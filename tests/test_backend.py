@@ -253,10 +253,17 @@ METHODS = {"get", "tolist", "item"}  # without arguments they bring an array's v
 
 
 def bypasses(source):
-    """(line, call) where a file makes arrays, draws random numbers or fetches values by itself."""
-    for node in ast.walk(ast.parse(source)):
+    """(line, call) where a file makes arrays, draws random numbers or fetches values by itself.
+
+    An array made ``like=`` another follows it to its device; ``reference`` is for NumPy alone.
+    """
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if getattr(node, "name", None) != "reference"]
+    followers = [id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)
+                 and any(keyword.arg == "like" for keyword in node.keywords)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("np", "numpy"):
-            if node.attr in CREATORS:
+            if node.attr in CREATORS and id(node) not in followers:
                 yield node.lineno, f"np.{node.attr}"
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args:
             if node.func.attr in METHODS:
@@ -272,7 +279,7 @@ def test_arrays_are_made_drawn_and_fetched_in_the_backend_alone(name):
                                   "f(np.asarray(x))", "y = x.get()", "y = x.sum().item()"])
 def test_the_search_for_bypasses_finds_them(line):
     assert len(list(bypasses(line))) == 1
-    assert not list(bypasses("y = np.zeros_like(x, shape=(2,)); d.get(k); np.exp(x)"))
+    assert not list(bypasses("y = np.zeros_like(x, shape=(2,)); d.get(k); np.arange(3, like=x)"))
 
 
 # ---------------------------------------------------------------------- side effects of the process
