@@ -250,7 +250,7 @@ def test_an_impossible_geometry_is_named(rng):
         ConvTranspose2d(1, 1, 3, 2, 1, 2, rng=rng)(np.zeros((1, 1, 4, 4)))
     for how in ({"kernel": 0}, {"kernel": 3, "stride": 0}, {"kernel": 3, "padding": (0, -1)}, {"kernel": (3, -3)}):
         for layer in (Conv2d, ConvTranspose2d):
-            with pytest.raises(ValueError, match="Conv.*: expected whole numbers of at least [01], got"):
+            with pytest.raises(ValueError, match="Conv.*: expected a whole number of at least [01], got"):
                 layer(1, 1, **how, rng=rng)
     with pytest.raises(ValueError, match=r"upsample: expected input of shape \(n, c, h, w\), got \(2, 3\)"):
         Upsample(2)(np.zeros((2, 3)))

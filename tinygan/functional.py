@@ -64,7 +64,8 @@ def log_sigmoid(x: Operand) -> Operand:
 
 def softmax(x: Operand, axis: int = -1) -> Operand:
     """e^x / sum e^x along an axis, without overflow."""
-    e = ops.exp(x - ops.max(value_of(x), axis=axis, keepdims=True))  # a constant, it cancels
+    top = ops.max(value_of(x), axis=axis, keepdims=True)  # a constant: it cancels
+    e = ops.exp(ops.subtract(x, top))
     return e / ops.sum(e, axis=axis, keepdims=True)
 
 
@@ -110,15 +111,17 @@ def layer_norm(x: Operand, gamma: Operand, beta: Operand, eps: float = 1e-5) -> 
     return normalize(x, -1, eps, gamma, beta)[0]
 
 
-def pair(name: str, x: int | Pair, least: int = 1) -> Pair:
-    """An argument for rows and columns: one number stands for both.
+def whole(name: str, x: int, least: int = 1) -> int:
+    """A count among the arguments. ValueError unless it is a whole number of at least ``least``."""
+    if not isinstance(x, Integral) or x < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {x!r}")
+    return int(x)
 
-    ValueError unless these are whole numbers of at least ``least``.
-    """
-    both = x if isinstance(x, tuple) else (x, x)
-    if len(both) != 2 or not all(isinstance(n, Integral) and n >= least for n in both):
-        raise ValueError(f"{name}: expected whole numbers of at least {least}, got {x!r}")
-    return both
+
+def pair(name: str, x: int | Pair, least: int = 1) -> Pair:
+    """As ``whole``, for rows and columns: a tuple of two, or one number for both."""
+    rows, columns = x if isinstance(x, tuple) and len(x) == 2 else (x, x)
+    return whole(name, rows, least), whole(name, columns, least)
 
 
 def conv2d(x: Operand, weight: Operand, bias: Operand = None, stride: int | Pair = 1,
@@ -190,8 +193,7 @@ def upsample(x: Operand, factor: int) -> Operand:
 
     Raises ValueError for another shape or a factor that is not a whole number of at least 1.
     """
-    if not isinstance(factor, Integral) or factor < 1:
-        raise ValueError(f"upsample: expected a whole number of at least 1, got {factor!r}")
+    factor = whole("upsample", factor)
     shape = getattr(x, "shape", type(x))
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise ValueError(f"upsample: expected input of shape (n, c, h, w), got {shape}")
