@@ -1,5 +1,7 @@
 """Convolution and the layers for images: against plain loops, their adjoints, symmetries, derivatives, dtypes, errors."""
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,16 +20,19 @@ def rng():
     return np.random.default_rng(0)
 
 
-def loop(x, weight, bias, stride, padding):
-    """The definition, index by index."""
-    (n, _, h, w), (kh, kw, _, c_out), (sh, sw), (ph, pw) = x.shape, weight.shape, stride, padding
-    oh, ow = (h + 2 * ph - kh) // sh + 1, (w + 2 * pw - kw) // sw + 1
-    y = np.zeros((n, c_out, oh, ow)) + bias[:, None, None]
-    for i, j, a, b in np.ndindex(oh, ow, kh, kw):
-        row, column = i * sh + a - ph, j * sw + b - pw
-        if 0 <= row < h and 0 <= column < w:
-            y[:, :, i, j] += x[:, :, row, column] @ weight[a, b]
-    return y
+def test_the_reference_is_the_definition_number_by_number():
+    """y[n,i,j,o] = sum over a, b, c of x[n, i s + a - p, j s + b - p, c] w[a,b,c,o], x = 0 outside."""
+    x, w = (np.random.default_rng(k).normal(size=s) for k, s in ((0, (1, 3, 4, 2)), (1, (2, 3, 2, 2))))
+    y = np.zeros((1, 3, 2, 2))
+    for i, j, o, a, b, c in np.ndindex(3, 2, 2, 2, 3, 2):
+        row, column = 2 * i + a - 2, 3 * j + b - 1
+        if 0 <= row < 3 and 0 <= column < 4:
+            y[0, i, j, o] += x[0, row, column, c] * w[a, b, c, o]
+    np.testing.assert_allclose(conv.reference(x, w, (2, 3), (2, 1)), y, rtol=1e-14, atol=1e-14)
+
+
+def test_the_example_of_windows_inside_the_image_is_true():
+    assert doctest.testmod(conv).attempted == 1 and doctest.testmod(conv).failed == 0
 
 
 def loop_transposed(y, weight, bias, stride, padding, size):
@@ -52,7 +57,8 @@ GEOMETRIES = [
 @pytest.mark.parametrize("size, kernel, stride, padding", GEOMETRIES)
 def test_convolution_and_its_transpose_are_their_definitions(size, kernel, stride, padding, rng):
     x, weight, bias = rng.normal(size=(2, 3, *size)), rng.normal(size=(*kernel, 3, 4)), rng.normal(size=4)
-    expected = loop(x, weight, bias, stride, padding)
+    expected = conv.reference(x.transpose(0, 2, 3, 1), weight, stride, padding)
+    expected = expected.transpose(0, 3, 1, 2) + bias[:, None, None]
     y = conv2d(x, weight, bias, stride, padding)
     assert y.shape == expected.shape
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)

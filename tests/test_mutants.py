@@ -38,3 +38,10 @@ def test_planting_is_undone():
     with planted(tg.PRIMITIVES["exp"], 0, KINDS["sign"]):
         assert tg.PRIMITIVES["exp"].rules is not rules
     assert tg.PRIMITIVES["exp"].rules is rules
+
+
+def test_a_bug_in_concatenate_is_the_one_that_its_name_says():
+    """Its rules are made one for each array: bugs go into these, not into what makes them."""
+    found = hunt("concatenate", ["cotangent frozen", "result frozen"])
+    assert found["cotangent frozen in argument 0"] == "killed"
+    assert found["result frozen in argument 0"] == "equivalent"  # its rules do not use the result

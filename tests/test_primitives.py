@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tinygan as tg
+from strict import strict
 from tinygan import functional, ops
 from tinygan.testing import Inconclusive, gradcheck, strategies
 from tinygan.testing.orders import array, cotangent_for, gradients_of
@@ -211,6 +212,78 @@ def test_norm_at_zero_is_finite_to_order_3():
 def test_stable_far_out(f):
     for order in (1, 2, 3):
         assert np.isfinite(gradient(f, np.array([-1e4, -800.0, -40, 40, 800, 1e4]), order)).all()
+
+
+def test_a_leaky_relu_of_slope_0_is_a_relu_at_infinity_too():
+    x = np.array([-np.inf, -1.0, 0.0, 1.0, np.inf])
+    assert np.array_equal(ops.leaky_relu(x, slope=0.0), [0, 0, 0, 1, np.inf])
+    assert np.array_equal(gradient(lambda t: ops.leaky_relu(t, slope=0.0), x), [0, 0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_powers_at_0_have_the_derivatives_of_polynomials(exponent, recorded):
+    """To order 3, whether the exponent is a constant or a Tensor; so do plain gradients."""
+    exponent = tg.Tensor(exponent) if recorded else exponent
+    derivatives = [gradient(lambda x: x ** exponent, np.zeros(2), order) for order in (1, 2, 3)]
+    expected = {0.0: (0, 0, 0), 1.0: (1, 0, 0), 2.0: (0, 2, 0), 3.0: (0, 0, 6)}[float(exponent)]
+    assert [list(d) for d in derivatives] == [[n, n] for n in expected]
+
+
+def test_powers_of_a_tensor_exponent_are_exact_beside_0():
+    """d/db b a^(b-1) = a^(b-1) (1 + b log a), at b = 0 and a other than 0 as well."""
+    a, b = tg.Tensor(np.array([0.5, 2.0])), tg.Tensor(np.zeros(2))
+    (slope,) = tg.grad((a ** b).sum(), [a], create_graph=True)
+    assert np.array_equal(slope.data, [0, 0])
+    assert np.allclose(tg.grad(slope.sum(), [b])[0], 1 / a.data, rtol=1e-15)
+
+
+def test_a_number_to_the_power_of_a_device_array_needs_no_host_array():
+    x = tg.Tensor(strict(np.array([0.0, 1.0, 2.0], np.float32)))
+    (g,) = tg.grad((2.0 ** x).sum(), [x])
+    assert g.dtype == np.float32
+    assert np.allclose(g.get(), math.log(2) * 2.0 ** np.arange(3), rtol=1e-6)
+
+
+def test_softmax_keeps_its_accuracy_at_large_logits():
+    """In float32 log sum e^x of these is only known to 1e-3."""
+    x = np.array([1e4, 1e4, 1e4 - 1], np.float32)
+    expected = np.array([1, 1, math.exp(-1)]) / (2 + math.exp(-1))
+    for found in (functional.softmax(x), gradient(ops.logsumexp, x)):
+        assert found.dtype == np.float32 and abs(float(found.sum()) - 1) < 1e-6
+        assert np.allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_softmax_is_the_gradient_of_logsumexp_at_every_order(order):
+    v = np.random.default_rng(5).standard_normal(X.shape)
+    first = gradient(lambda x: functional.softmax(x) * v, X, order)
+    composed = gradient(lambda x: ops.exp(x) / ops.sum(ops.exp(x), axis=1, keepdims=True) * v, X, order)
+    assert np.allclose(first, composed, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 64])
+@pytest.mark.parametrize("rows", [100, 1025, 100_000])
+def test_a_long_sum_in_float32_is_accurate(rows, columns):
+    """NumPy's own sum of the first axis is 1 % off at a million rows."""
+    x = np.full((rows, columns), 0.1, np.float32)
+    expected = rows * float(np.float32(0.1))
+    for total in (ops.sum(x, axis=0), ops.sum_to(x, (columns,)), functional.mean(x, axis=0) * rows):
+        assert total.dtype == np.float32 and np.allclose(total, expected, rtol=2e-5)
+
+
+INDICES = {"a mask": np.array([True, False, True]), "two masks": (np.array([True, False, True]),) * 2,
+           "a row": 1, "from behind": -1, "none": None, "a slice": slice(None, None, -2),
+           "dots": (..., 0), "repeats": [0, 2, 0], "pairs": ([0, 2, 0], [1, 1, 1]),
+           "an array": np.array([[2, 2], [0, 2]]), "mixed": (slice(1, None), np.array([0, 0]))}
+
+
+@pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
+def test_scatter_adds_up_what_an_index_repeats(index):
+    x = np.arange(9.0).reshape(3, 3)
+    y, expected = x[index], np.zeros((3, 3))
+    np.add.at(expected, index, y)
+    assert np.array_equal(ops.scatter(y, index, (3, 3)), expected)
 
 
 def test_nan_stays_where_it_comes_from():
