@@ -62,11 +62,6 @@ class Tensor(Operators):
         self._data[...] = value
         self.touch()
 
-    def decrease(self, amount: Array) -> None:
-        """``assign(self - amount)`` without a temporary array."""
-        np.subtract(self._data, amount, out=self._data)
-        self.touch()
-
     def touch(self) -> None:
         """After the memory was written to: make the graphs recorded before stale."""
         self._serial = next(serials)
