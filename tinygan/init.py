@@ -1,6 +1,7 @@
-"""Initializers: functions (shape, rng, dtype) -> array, for weights (d_in, d_out) and (kh, kw, c_in, c_out).
+"""Initializers of weights: functions (shape, rng, dtype) -> array.
 
-A convolution's unit has fan_in = kh kw c_in inputs, and each input goes to fan_out = kh kw c_out units (at stride 1).
+The shape is (d_in, d_out), or (kh, kw, c_in, c_out) for a convolution. There a unit has
+fan_in = kh kw c_in inputs, and each input reaches fan_out = kh kw c_out units (at stride 1).
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ Initializer = Callable[[tuple[int, ...], backend.Rng, Any], backend.Array]
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(fan_in, fan_out) of weights of a shape. ValueError for fewer than two axes and for empty ones."""
+    """(fan_in, fan_out) of weights of a shape. ValueError for fewer than two axes or an empty one."""
     if len(shape) < 2 or min(shape) < 1:
-        raise ValueError(f"initializer: expected weights (d_in, d_out) or (kh, kw, c_in, c_out), got shape {shape}")
+        raise ValueError("initializer: expected weights (d_in, d_out) or (kh, kw, c_in, c_out), "
+                         f"got shape {shape}")
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
 def he_normal(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
-    """N(0, 2 / fan_in), for layers followed by a rectifier (He et al. 2015, eq. 10)."""
+    """N(0, 2 / fan_in), for layers with a rectifier after them (He et al. 2015, eq. 10)."""
     return backend.normal(rng, shape, dtype) * float((2 / fans(shape)[0]) ** 0.5)
 
 
 def he_uniform(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
-    """U(-b, b) of the same variance, b = (6 / fan_in)^(1/2)."""
+    """U(-b, b), b = (6 / fan_in)^(1/2): the variance of ``he_normal``."""
     return symmetric(shape, rng, dtype, (6 / fans(shape)[0]) ** 0.5)
 
 
