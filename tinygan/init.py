@@ -18,7 +18,7 @@ Initializer = Callable[[tuple[int, ...], backend.Rng, Any], backend.Array]
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(fan_in, fan_out) of weights of a shape. ValueError for fewer than two axes or an empty one."""
+    """(fan_in, fan_out) of weights of a shape. ValueError for fewer than two axes, or empty."""
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError("initializer: expected weights (d_in, d_out) or (kh, kw, c_in, c_out), "
                          f"got shape {shape}")
@@ -35,7 +35,8 @@ def he_uniform(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32
     return symmetric(shape, rng, dtype, (6 / fans(shape)[0]) ** 0.5)
 
 
-def glorot_uniform(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
+def glorot_uniform(shape: tuple[int, ...], rng: backend.Rng,
+                   dtype: Any = np.float32) -> backend.Array:
     """U(-b, b), b = (6 / (fan_in + fan_out))^(1/2) (Glorot & Bengio 2010, eq. 16)."""
     return symmetric(shape, rng, dtype, (6 / sum(fans(shape))) ** 0.5)
 
