@@ -74,38 +74,19 @@ class Tensor(Operators):
     is_leaf = property(lambda self: self._primitive is None,
                        doc="True for a leaf: not the result of an operation.")
 
-    # Comparisons give plain arrays: a mask is a constant.
-    def __lt__(self, other: Any) -> Array:
-        return self._data < value_of(other)
-
-    def __le__(self, other: Any) -> Array:
-        return self._data <= value_of(other)
-
-    def __gt__(self, other: Any) -> Array:
-        return self._data > value_of(other)
-
-    def __ge__(self, other: Any) -> Array:
-        return self._data >= value_of(other)
-
-    def __eq__(self, other: Any) -> Array:
-        return self._data == value_of(other)
-
-    def __ne__(self, other: Any) -> Array:
-        return self._data != value_of(other)
-
+    __lt__ = lambda self, other: self._data < value_of(other)  # plain arrays: a mask is a constant
+    __le__ = lambda self, other: self._data <= value_of(other)
+    __gt__ = lambda self, other: self._data > value_of(other)
+    __ge__ = lambda self, other: self._data >= value_of(other)
+    __eq__: Any = lambda self, other: self._data == value_of(other)
+    __ne__: Any = lambda self, other: self._data != value_of(other)
     __hash__ = object.__hash__  # by identity, so that Tensors can be keys
-
-    def __len__(self) -> int:
-        return len(self._data)
+    __len__ = lambda self: len(self._data)
+    __float__ = lambda self: float(self._data)
+    __bool__ = lambda self: bool(self._data)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
-
-    def __float__(self) -> float:
-        return float(self._data)
-
-    def __bool__(self) -> bool:
-        return bool(self._data)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise TypeError("a Tensor does not turn into an array silently, which would cut its graph; "
