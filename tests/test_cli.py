@@ -1,4 +1,4 @@
-"""The command line end to end: files, streams, signals, exit codes. Most calls run in this process, for speed."""
+"""The command line end to end: files, streams, signals, exit codes; mostly in this process."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def state(run):
     return header, {name: a.tobytes() for name, a in arrays.items()}
 
 
-# ---------------------------------------------------------------------------------------- the main job
+# ----------------------------------------------------------------------------------- the main job
 
 
 def test_train_leaves_the_files_of_a_run(empty_folder, capfd):
@@ -74,11 +74,14 @@ def test_train_leaves_the_files_of_a_run(empty_folder, capfd):
     assert len(rows) == 30 and tuple(rows[0]) == COLUMNS
     assert all(float(r["penalty"]) >= 0 and float(r["modes"]) <= 8 for r in rows)
     about = json.loads((run / "run.json").read_text())
-    assert about["config"]["steps"] == 30 and about["config"]["seed"] == 0 and about["exit"] == "done"
-    assert about["arguments"] and about["numpy"] == np.__version__ and " threads " in about["blas"][0]
-    assert {"tinygan", "python", "machine", "device", "environment", "started", "ended", "last"} <= set(about)
+    assert about["config"]["steps"] == 30 and about["config"]["seed"] == 0
+    assert about["exit"] == "done" and about["arguments"] and about["numpy"] == np.__version__
+    assert " threads " in about["blas"][0]
+    known = {"tinygan", "python", "machine", "device", "environment", "started", "ended", "last"}
+    assert known <= set(about)
     header = out.splitlines()[:4]
-    assert header[0].startswith("tinygan ") and "device cpu" in header[1] and "writing to runs/ring-wgan-gp-0" in header[3]
+    assert header[0].startswith("tinygan ") and "device cpu" in header[1]
+    assert "writing to runs/ring-wgan-gp-0" in header[3]
     assert "high quality" in out and "it/s" in err and "it/s" not in out
 
 
@@ -98,7 +101,8 @@ def test_own_points_come_back_in_their_own_units(empty_folder, plain, d, capsys)
     train("points.csv", "--steps", "20", "--out", "run")
     assert main(["sample", "run", "-n", "400", "-o", "new.csv"]) == 0
     new = np.loadtxt("new.csv", delimiter=",").reshape(400, d)
-    assert (np.abs(new.mean(axis=0) - np.arange(1, d + 1) * 100) < 30).all()  # 20 steps of training, not 0
+    distance = np.abs(new.mean(axis=0) - np.arange(1, d + 1) * 100)
+    assert (distance < 30).all()  # after 20 steps of training, not 0
     assert main(["evaluate", "run"]) == 0
     assert "sliced Wasserstein" in capsys.readouterr().out
 
@@ -112,7 +116,8 @@ def test_every_method_trains(empty_folder, plain, method, capsys, monkeypatch):
         assert name not in ("n_critic", "depth") or f"--{name.replace('_', '-')}" in told
     row = list(csv.DictReader(open("run/log.csv")))[-1]
     assert bool(row["w_estimate"]) == method.startswith("wgan")
-    assert bool(row["penalty"]) == (methods.METHODS[method].penalty is not None or method.startswith("vae"))
+    penalized = methods.METHODS[method].penalty is not None
+    assert bool(row["penalty"]) == (penalized or method.startswith("vae"))
     assert main(["sample", "run", "-n", "3", "-o", "samples.csv"]) == 0
     assert main(["train", "--resume", "run", "--steps", "7"]) == 0
 
@@ -120,7 +125,8 @@ def test_every_method_trains(empty_folder, plain, method, capsys, monkeypatch):
 def test_methods_are_listed_with_their_papers(capsys):
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[::2]] == list(methods.METHODS) and max(map(len, lines)) < 110
+    assert [line.split()[0] for line in lines[::2]] == list(methods.METHODS)
+    assert max(map(len, lines)) < 110
     assert sum("et al." in line or "&" in line for line in lines[::2]) == len(methods.METHODS) - 1
 
 
@@ -128,7 +134,8 @@ def test_best_is_the_state_with_the_lowest_validation_score(empty_folder, plain,
     """Also where the run goes on, and wherever it was stopped; it samples what it scored."""
     train("--steps", "40", "--out", "run", "--lr", "0.3")  # unsteady: the last is not the best
     assert main(["train", "--resume", "run", "--steps", "50"]) == 0
-    scores = {int(row["step"]): float(row["sliced_wasserstein"]) for row in csv.DictReader(open("run/log.csv"))}
+    scores = {int(row["step"]): float(row["sliced_wasserstein"])
+              for row in csv.DictReader(open("run/log.csv"))}
     best = tg.GAN.load("run/best.npz")
     assert best.run_.step == min(scores, key=scores.get) < 50
     assert samples.evaluate(best.run_.game, 0)["sliced_wasserstein"] == pytest.approx(
@@ -163,13 +170,15 @@ def test_sample_writes_each_format(empty_folder, plain, ending, capsys):
         assert np.array_equal(loaded if ending == "npy" else loaded["samples"], expected)
 
 
-def test_evaluate_prints_both_definitions_beside_real_data(empty_folder, plain, capsys, monkeypatch):
+def test_evaluate_prints_both_definitions_beside_real_data(empty_folder, plain, capsys,
+                                                           monkeypatch):
     monkeypatch.setattr(evaluation, "HALVES", 2)
     train("--steps", "2", "--out", "run")
     assert main(["evaluate", "run"]) == 0
     out = capsys.readouterr().out
-    names = ("modes captured, 3 sigma", "reverse KL", "precision", "recall", "density", "coverage", "Frechet", "sliced",
-             "exact", "95 % interval", "real data", "ten points", "k = 5", "2,500 of the test part", "best.npz", "features")
+    names = ("modes captured, 3 sigma", "reverse KL", "precision", "recall", "density", "coverage",
+             "Frechet", "sliced", "exact", "95 % interval", "real data", "ten points", "k = 5",
+             "2,500 of the test part", "best.npz", "features")
     assert all(text in out for text in names)
 
 
@@ -179,11 +188,12 @@ def test_devices_tells_what_can_be_used(capsys):
     assert "cpu     usable" in out and ("cuda" in out)
 
 
-# -------------------------------------------------------------------------------- stopping and going on
+# -------------------------------------------------------------------------- stopping and going on
 
 
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code, capsys, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code, capsys,
+                                               monkeypatch):
     arguments, iterate = ["--steps", "60", "--seed", "1"], Run.iterate
     monkeypatch.setattr(runs, "EVALUATIONS", 6)
 
@@ -203,7 +213,8 @@ def test_a_stopped_run_goes_on_to_the_same_end(empty_folder, plain, signum, code
     train(*arguments, "--out", "whole")
     assert state(empty_folder / "stopped") == state(empty_folder / "whole")
     times = COLUMNS.index("seconds")
-    logs = [[row[:times] + row[times + 1:] for row in csv.reader(open(f"{run}/log.csv"))] for run in ("stopped", "whole")]
+    logs = [[row[:times] + row[times + 1:] for row in csv.reader(open(f"{run}/log.csv"))]
+            for run in ("stopped", "whole")]
     assert logs[0] == logs[1]
 
 
@@ -211,7 +222,8 @@ def test_resume_goes_on_up_to_more_steps(empty_folder, plain, capsys):
     train("--steps", "5", "--out", "run")
     assert main(["train", "--resume", "run", "--steps", "9"]) == 0
     assert checkpoint.load("run/checkpoint.npz")[0]["values"]["step"] == 9
-    assert [row["step"] for row in csv.DictReader(open("run/log.csv"))] == [str(n) for n in range(1, 10)]
+    steps = [row["step"] for row in csv.DictReader(open("run/log.csv"))]
+    assert steps == list("123456789")
 
 
 def test_resume_refuses_other_data(empty_folder, plain, capsys):
@@ -222,33 +234,43 @@ def test_resume_refuses_other_data(empty_folder, plain, capsys):
     assert "not the data" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------ bad input
+# -------------------------------------------------------------------------------------- bad input
 
 BAD = {
     "nothing": ([], 2), "command": (["fly"], 2), "option": (["train", "--fly"], 2),
     "method": (["train", "--method", "vae2"], 2), "data name": (["train", "circle"], 2),
     "data file": (["train", "nowhere.csv"], 2), "data folder": (["train", "."], 2),
-    "text": (["train", "text.csv"], 2), "nan data": (["train", "nan.csv"], 2), "ragged": (["train", "ragged.csv"], 2),
-    "pickle": (["train", "object.npy"], 2), "truncated": (["train", "short.npy"], 2), "empty": (["train", "empty.csv"], 2),
+    "text": (["train", "text.csv"], 2), "nan data": (["train", "nan.csv"], 2),
+    "ragged": (["train", "ragged.csv"], 2),
+    "pickle": (["train", "object.npy"], 2), "truncated": (["train", "short.npy"], 2),
+    "empty": (["train", "empty.csv"], 2),
     "3-d": (["train", "three.npy"], 2),
     "steps": (["train", "--steps", "0"], 2), "steps word": (["train", "--steps", "many"], 2),
     "negative batch": (["train", "--batch", "-3"], 2), "width": (["train", "--width", "0"], 2),
     "depth": (["train", "--depth", "-1"], 2), "latent": (["train", "--latent", "0"], 2),
-    "nan lr": (["train", "--lr", "nan"], 2), "inf lr": (["train", "--lr", "inf"], 2), "lr": (["train", "--lr", "-1"], 2),
+    "nan lr": (["train", "--lr", "nan"], 2), "inf lr": (["train", "--lr", "inf"], 2),
+    "lr": (["train", "--lr", "-1"], 2),
     "n-critic": (["train", "--n-critic", "0"], 2), "penalty": (["train", "--penalty", "-1"], 2),
-    "penalty of a gan": (["train", "--method", "gan", "--penalty", "1"], 2), "seed": (["train", "--seed", "-1"], 2),
+    "penalty of a gan": (["train", "--method", "gan", "--penalty", "1"], 2),
+    "seed": (["train", "--seed", "-1"], 2),
     "seconds": (["train", "--seconds", "-1"], 2), "nan seconds": (["train", "--seconds", "nan"], 2),
     "both lengths": (["train", "--seconds", "1", "--steps", "1"], 2),
-    "device": (["train", "--device", "gpu7"], 2), "device number": (["train", "--device", "cuda:x"], 2),
-    "resume nothing": (["train", "--resume", "nowhere"], 4), "resume a folder": (["train", "--resume", "."], 4),
+    "device": (["train", "--device", "gpu7"], 2),
+    "device number": (["train", "--device", "cuda:x"], 2),
+    "resume nothing": (["train", "--resume", "nowhere"], 4),
+    "resume a folder": (["train", "--resume", "."], 4),
     "resume with lr": (["train", "--resume", "run", "--lr", "1"], 2),
     "resume to nothing": (["train", "--resume", "run", "--steps", "0"], 2),
     "resume to below": (["train", "--resume", "run", "--steps", "-5"], 2),
     "resume to less": (["train", "--resume", "run", "--steps", "1"], 2),
-    "sample nothing": (["sample", "nowhere", "-o", "x.npy"], 4), "sample text": (["sample", "text.csv", "-o", "x.npy"], 4),
-    "sample none": (["sample", "run", "-n", "0", "-o", "x.npy"], 2), "sample to": (["sample", "run", "-o", "x.txt"], 2),
-    "no output": (["sample", "run"], 2), "output folder": (["sample", "run", "-o", "nowhere/x.npy"], 6),
-    "evaluate": (["evaluate", "short.npy"], 4), "no such folder": (["train", "--out", "/proc/nowhere/x", "--steps", "1"], 6),
+    "sample nothing": (["sample", "nowhere", "-o", "x.npy"], 4),
+    "sample text": (["sample", "text.csv", "-o", "x.npy"], 4),
+    "sample none": (["sample", "run", "-n", "0", "-o", "x.npy"], 2),
+    "sample to": (["sample", "run", "-o", "x.txt"], 2),
+    "no output": (["sample", "run"], 2),
+    "output folder": (["sample", "run", "-o", "nowhere/x.npy"], 6),
+    "evaluate": (["evaluate", "short.npy"], 4),
+    "no such folder": (["train", "--out", "/proc/nowhere/x", "--steps", "1"], 6),
     "memory": (["train", "--width", str(10**6)], 5),
 }
 
@@ -275,7 +297,8 @@ def test_bad_input_gets_one_line_and_its_exit_code(empty_folder, plain, case, ca
 
 
 def test_no_gpu_is_exit_code_3_and_names_the_remedy(monkeypatch, capsys):
-    monkeypatch.setattr(backend, "gpu_count", lambda: (0, "CuPy is not installed: install the extra cuda12"))
+    monkeypatch.setattr(backend, "gpu_count",
+                        lambda: (0, "CuPy is not installed: install the extra cuda12"))
     assert main(["train", "--device", "cuda", "--steps", "1"]) == 3
     assert "cuda12" in capsys.readouterr().err and not os.path.exists("runs")
     monkeypatch.setenv("TINYGAN_DEVICE", "cuda")
@@ -305,7 +328,7 @@ def test_debug_shows_the_traceback():
         main(["train", "nowhere.csv", "--debug"])
 
 
-# ----------------------------------------------------------------------------- streams, start-up, terminal
+# -------------------------------------------------------------------- streams, start-up, terminal
 
 
 @pytest.mark.parametrize("code", [
@@ -313,7 +336,8 @@ def test_debug_shows_the_traceback():
     "from tinygan.app.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
     "from tinygan.app.cli import main\nassert main(['train', '--fly']) == 2"])
 def test_help_import_and_usage_errors_load_no_training_and_no_pictures(code):
-    heavy = {"matplotlib", "PIL", "cupy", "tinygan.training", "tinygan.data", "tinygan.app.commands"}
+    heavy = {"matplotlib", "PIL", "cupy", "tinygan.training", "tinygan.data",
+             "tinygan.app.commands"}
     check = f"import sys\n{code}\nassert not {heavy} & set(sys.modules), 'loaded'"
     subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 
@@ -325,7 +349,8 @@ def test_help_names_every_method_data_set_and_default(capsys):
     assert all(name in text for name in (*methods.METHODS, *tg.data.TOYS))
     assert all(name in text for name in tg.data.IMAGES)
     full = methods.Config().resolved()
-    options = {"steps": "generator steps in total", "batch": "examples per step", "depth": "hidden layers of an mlp"}
+    options = {"steps": "generator steps in total", "batch": "examples per step",
+               "depth": "hidden layers of an mlp"}
     for name, words in options.items():
         assert f"{words} (default: {getattr(full, name)})" in text
     image = methods.Config().resolved(tg.data.image_array(np.zeros((2, 8, 8))))
@@ -334,15 +359,17 @@ def test_help_names_every_method_data_set_and_default(capsys):
 
 
 def test_a_pipe_gets_plain_lines(empty_folder):
-    done = subprocess.run([*COMMAND, "train", *SMALL, "--steps", "20", "--out", "run"], capture_output=True, check=True,
+    done = subprocess.run([*COMMAND, "train", *SMALL, "--steps", "20", "--out", "run"],
+                          capture_output=True, check=True,
                           env=os.environ | {"FORCE_COLOR": "1"})
     assert b"\r" not in done.stderr and b"\x1b" not in done.stderr + done.stdout
     assert done.stderr.decode().splitlines()[-1].startswith("step 20/20")
 
 
 def test_a_reader_that_has_gone_is_no_error(empty_folder):
-    line = f"{sys.executable} -m tinygan train {' '.join(SMALL)} --steps 20 --out run 2>&1 | head -n 1"
-    done = subprocess.run(["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True)
+    command = " ".join([*COMMAND, "train", *SMALL, "--steps", "20", "--out", "run"])
+    line = f"{command} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True)
     assert done.returncode == 0 and done.stdout.count(b"\n") == 1
     assert files(empty_folder / "run") == WHOLE
 
@@ -351,7 +378,8 @@ def test_a_reader_that_has_gone_is_no_error(empty_folder):
 def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(empty_folder, columns):
     master, slave = pty.openpty()
     environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
-    process = subprocess.Popen([*COMMAND, "train", *SMALL, "--steps", "100", "--out", "run"], stderr=slave,
+    process = subprocess.Popen([*COMMAND, "train", *SMALL, "--steps", "100", "--out", "run"],
+                               stderr=slave,
                                stdout=subprocess.DEVNULL, env=environment)
     os.close(slave)
     seen, end = b"", time.monotonic() + 60
@@ -428,7 +456,7 @@ def test_the_header_folds_at_sixty_columns(method, tmp_path, monkeypatch):
     assert all(len(line) <= 60 for line in folded.splitlines() if str(tmp_path) not in line)
 
 
-# --------------------------------------------------------------------- one process to a folder
+# ------------------------------------------------------------------------ one process to a folder
 
 
 def test_a_second_process_is_kept_out_of_a_folder(empty_folder, plain, capsys):

@@ -1,4 +1,4 @@
-"""The command line on images, end to end: every source of them, pictures and samples, resuming, and what is refused."""
+"""The command line on images, end to end: all sources, pictures, samples, resuming, refusals."""
 
 import csv
 import gzip
@@ -45,11 +45,15 @@ def here(tmp_path, monkeypatch):
     return tmp_path / "here"
 
 
+def constant_score(*arguments):
+    return {"sliced_wasserstein": 1.0}
+
+
 @pytest.fixture
 def plain(monkeypatch):
     """Draw no panel and score few samples: most tests look at other things."""
     monkeypatch.setattr(plots, "image_panel", lambda *arguments: Figure())
-    monkeypatch.setattr(scoring, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
+    monkeypatch.setattr(scoring, "score", constant_score)
 
 
 def files(folder):
@@ -84,7 +88,8 @@ def idx(pixels):
 def pictures(folder, broken=0):
     """Pictures of several kinds and sizes; returns the folder."""
     folder.mkdir()
-    for name, mode, size in [("a.png", "L", (9, 30)), ("b.JPG", "RGB", (40, 21)), ("c.jpeg", "L", (8, 8)),
+    for name, mode, size in [("a.png", "L", (9, 30)), ("b.JPG", "RGB", (40, 21)),
+                             ("c.jpeg", "L", (8, 8)),
                              ("d.png", "RGBA", (12, 12)), ("e.png", "RGB", (64, 70))]:
         Image.fromarray(noise(*size[::-1], 4)).convert(mode).save(folder / name)
     for number in range(broken):
@@ -93,12 +98,12 @@ def pictures(folder, broken=0):
     return folder
 
 
-# --------------------------------------------------------------------------------------------- from end to end
+# -------------------------------------------------------------------------------- from end to end
 
 
 @pytest.mark.parametrize("net", ["conv", pytest.param("mlp", marks=pytest.mark.thorough)])
 def test_glyphs_from_the_first_step_to_a_walk(here, cached, net, capfd, monkeypatch):
-    """The whole way: train, sample, walk, evaluate. Only the intervals round its scores come from fewer halves."""
+    """Train, sample, walk, evaluate; only the intervals of the scores come from fewer halves."""
     monkeypatch.setattr(evaluation, "HALVES", 2)
     (here.parent / "cache").mkdir()
     shutil.copy(cached, here.parent / "cache")
@@ -123,25 +128,29 @@ def test_glyphs_from_the_first_step_to_a_walk(here, cached, net, capfd, monkeypa
         np.testing.assert_array_equal(np.asarray(grid), plots.tiles(drawn))
     assert main(["walk", str(run), "-o", "walk.gif"]) == 0
     with Image.open("walk.gif") as moving:
-        assert moving.format == "GIF" and moving.n_frames == 60 and moving.size == (4 * 62 + 6, 4 * 62 + 6)
+        assert moving.format == "GIF" and moving.n_frames == 60
+        assert moving.size == (4 * 62 + 6, 4 * 62 + 6)
     assert "images of 1x28x28 written to grid.npy" in capfd.readouterr().out
     assert main(["sample", str(run), "-o", "new.csv"]) == 2
-    assert "images go into .png, .npy or .npz" in capfd.readouterr().err and not os.path.exists("new.csv")
+    assert "images go into .png, .npy or .npz" in capfd.readouterr().err
+    assert not os.path.exists("new.csv")
     assert main(["evaluate", str(run)]) == 0
     assert "sliced Wasserstein" in capfd.readouterr().out
 
 
 def test_colour_reaches_every_picture(here, monkeypatch, capfd):
-    """A folder of red, wide and tall pictures; the samples of a generator that knows nothing are not all grey."""
+    """Of red pictures; the samples of a generator that knows nothing are not all grey."""
     (here / "red").mkdir()
     for number in range(4):
-        Image.new("RGB", (20 + number, 30), (200 + number, 10, 20)).save(here / "red" / f"{number}.png")
-    monkeypatch.setattr(scoring, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
+        picture = Image.new("RGB", (20 + number, 30), (200 + number, 10, 20))
+        picture.save(here / "red" / f"{number}.png")
+    monkeypatch.setattr(scoring, "score", constant_score)
     train("red", "--channels", "3", "--size", "9", "--lr", "0.02", "--out", "run", steps=20)
     with Image.open("run/panel.png") as panel:
         assert panel.mode == "RGB"
         colors = {color for _, color in panel.getcolors(1 << 20)}
-    assert colors & {(200 + number, 10, 20) for number in range(4)}  # the nearest training images, to the bit
+    training = {(200 + number, 10, 20) for number in range(4)}
+    assert colors & training  # the nearest images, to the bit
     assert main(["sample", "run", "-n", "5", "-o", "grid.png"]) == main(["walk", "run"]) == 0
     with Image.open("grid.png") as grid:
         assert grid.mode == "RGB" and np.ptp(np.asarray(grid).astype(int), axis=2).max() > 20
@@ -152,7 +161,7 @@ def test_colour_reaches_every_picture(here, monkeypatch, capfd):
 
 def test_points_walk_as_well(here, monkeypatch, capfd):
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
-    monkeypatch.setattr(scoring, "score", lambda *arguments, **keywords: {"sliced_wasserstein": 1.0})
+    monkeypatch.setattr(scoring, "score", constant_score)
     train("ring", "--out", "run")
     assert main(["walk", "run", "-o", "ring.gif"]) == 0
     assert "60 frames written to ring.gif" in capfd.readouterr().out
@@ -165,14 +174,16 @@ def test_samples_are_data_again(here, plain, capfd):
     train("images.npy", "--out", "first")
     assert "20 images 3x8x9" in capfd.readouterr().out
     train("first/samples.npz", "--out", "second")
-    assert samples("second").shape == (1000, 3, 8, 9) and "1,000 images 3x8x9" in capfd.readouterr().out
+    assert samples("second").shape == (1000, 3, 8, 9)
+    assert "1,000 images 3x8x9" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("net, method, accumulate", [("mlp", "wgan-gp", 1), ("conv", "gan", 1), ("conv", "wgan-gp", 2)])
+@pytest.mark.parametrize("net, method, accumulate",
+                         [("mlp", "wgan-gp", 1), ("conv", "gan", 1), ("conv", "wgan-gp", 2)])
 def test_a_resumed_run_is_the_uninterrupted_one(here, plain, net, method, accumulate, capsys):
     np.save("images.npy", noise(20, 8, 8))
-    options = ["images.npy", "--net", net, "--method", method, "--accumulate", accumulate, "--seed", 2]
-    train(*options, "--out", "whole", steps=6)
+    options = ["--net", net, "--method", method, "--accumulate", accumulate, "--seed", 2]
+    train("images.npy", *options, "--out", "whole", steps=6)
     gan = GAN.load("whole/checkpoint.npz", X="images.npy")
     short = GAN(**gan.get_params()).prepare("images.npy")
     for row in short.train():
@@ -184,7 +195,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(here, plain, net, method, accumu
     assert main(["train", "--resume", "half"]) == 0
     assert state("half") == state("whole")
     np.testing.assert_array_equal(samples("half"), samples("whole"))
-    steps = [[row["step"] for row in csv.DictReader(open(f"{run}/log.csv"))] for run in ("half", "whole")]
+    steps = [[row["step"] for row in csv.DictReader(open(f"{run}/log.csv"))]
+             for run in ("half", "whole")]
     assert steps[0] == steps[1] == list("123456")
 
 
@@ -201,12 +213,13 @@ def test_a_run_goes_on_from_another_folder(here, plain, monkeypatch, capsys):
         assert main(["train", "--resume", run, "--steps", "4"]) == 0
 
 
-# --------------------------------------------------------------------------------------------- every source
+# ----------------------------------------------------------------------------------- every source
 
 
-@pytest.mark.parametrize("options, shape", [([], (1, 28, 28)), (["--channels", "3", "--size", "16"], (3, 16, 16))])
+@pytest.mark.parametrize("options, shape",
+                         [([], (1, 28, 28)), (["--channels", "3", "--size", "16"], (3, 16, 16))])
 def test_a_folder_of_mixed_pictures_with_a_broken_one(here, plain, options, shape, capfd):
-    """It is reported in one line and skipped, at the start and when the run is resumed or scored; the rest is as asked."""
+    """It is skipped and reported in one line, at the start, when resumed and when scored."""
     pictures(here / "mine", broken=1)
     train("mine", *options, "--out", "run")
     out, err = capfd.readouterr()
@@ -218,7 +231,8 @@ def test_a_folder_of_mixed_pictures_with_a_broken_one(here, plain, options, shap
         assert main(command) == 0
         out, err = capfd.readouterr()
         told = [text for text in err.splitlines() if "broken" in text]
-        assert len(told) == 1 and told[0].startswith("tinygan: ") and "skipped 1 of 6" in told[0] and "Warning" not in err
+        assert len(told) == 1 and told[0].startswith("tinygan: ") and "skipped 1 of 6" in told[0]
+        assert "Warning" not in err
     assert main(["sample", "run", "-n", "3", "-o", "new.npy"]) == 0
     assert np.load("new.npy").shape == (3, *shape) and "broken" not in capfd.readouterr().err
 
@@ -258,8 +272,9 @@ def test_idx_files_from_a_data_directory(here, plain, name, packed, capfd):
     assert state("named") == state("file")
 
 
-@pytest.mark.parametrize("make, shape", [(lambda p: p, (3, 8, 9)), (lambda p: p[:, 0], (1, 8, 9)),
-                                         (lambda p: p / 255.0, (3, 8, 9)), (lambda p: p.transpose(0, 2, 3, 1), (3, 8, 9))])
+@pytest.mark.parametrize("make, shape", [
+    (lambda p: p, (3, 8, 9)), (lambda p: p[:, 0], (1, 8, 9)), (lambda p: p / 255.0, (3, 8, 9)),
+    (lambda p: p.transpose(0, 2, 3, 1), (3, 8, 9))])
 @pytest.mark.parametrize("ending", ["npy", "npz"])
 def test_arrays_of_images(here, plain, make, shape, ending, capfd):
     (np.save if ending == "npy" else np.savez)(f"images.{ending}", make(noise(12, 3, 8, 9)))
@@ -288,22 +303,28 @@ def test_the_header_tells_the_sizes(here, plain, capfd):
     assert "next     tinygan sample run -n 64 -o grid.png" in out
 
 
-# -------------------------------------------------------------------------------------------------- bad input
+# -------------------------------------------------------------------------------------- bad input
 
 
 BAD = {
     "no mnist": (["train", "mnist"], 2, [*MNIST_FILES, "nothing is downloaded"]),
     "no mnist there": (["train", "fashion-mnist", "--data-dir", "mine"], 2, [*MNIST_FILES, "mine"]),
     "no scikit-learn": (["train", "digits"], 2, ["pip install scikit-learn", "glyphs"]),
-    "conv on points": (["train", "ring", "--net", "conv"], 2, ["net conv is for images, and ring has none"]),
-    "conv on a file of points": (["train", "points.npy", "--net", "conv"], 2, ["net conv is for images"]),
-    "conv with depth": (["train", "images.npy", "--net", "conv", "--depth", "2"], 2, ["leave depth out"]),
+    "conv on points": (["train", "ring", "--net", "conv"], 2,
+                       ["net conv is for images, and ring has none"]),
+    "conv on a file of points": (["train", "points.npy", "--net", "conv"], 2,
+                                 ["net conv is for images"]),
+    "conv with depth": (["train", "images.npy", "--net", "conv", "--depth", "2"], 2,
+                        ["leave depth out"]),
     "net": (["train", "images.npy", "--net", "cnn"], 2, ["unknown net 'cnn'; choose mlp, conv"]),
     "size of points": (["train", "ring", "--size", "16"], 2, ["--size are for images"]),
-    "all of points": (["train", "points.npy", "--size", "16", "--channels", "1", "--data-dir", "."], 2,
+    "all of points": (["train", "points.npy", "--size", "16", "--channels", "1",
+                       "--data-dir", "."], 2,
                       ["--data-dir, --size, --channels are for images"]),
-    "size of an array": (["train", "images.npy", "--size", "16"], 2, ["8 x 9 pixels", "only pictures of a folder"]),
-    "channels of an array": (["train", "images.npy", "--channels", "3"], 2, ["1 channel(s)", "3 channel(s)"]),
+    "size of an array": (["train", "images.npy", "--size", "16"], 2,
+                         ["8 x 9 pixels", "only pictures of a folder"]),
+    "channels of an array": (["train", "images.npy", "--channels", "3"], 2,
+                             ["1 channel(s)", "3 channel(s)"]),
     "small": (["train", "mine", "--size", "7"], 2, ["sizes are 8 to 64"]),
     "nothing": (["train", "mine", "--size", "0"], 2, ["size 0", "sizes are 8 to 64"]),
     "large": (["train", "mine", "--size", "65"], 2, ["sizes are 8 to 64"]),
@@ -321,8 +342,9 @@ BAD = {
     "walk seed": (["walk", "run", "--seed", "-1"], 2, ["--seed must be at least 0"]),
     "walk nothing": (["walk", "nowhere"], 4, ["nowhere"]),
     "table": (["sample", "run", "-o", "new.csv"], 2, ["images go into .png, .npy or .npz"]),
-    "resume with": (["train", "--resume", "run", "--size", "8", "--channels", "1", "--data-dir", ".", "--net", "mlp",
-                     "--accumulate", "2"], 2, ["--data-dir, --size, --channels, --net, --accumulate cannot change"]),
+    "resume with": (["train", "--resume", "run", "--size", "8", "--channels", "1",
+                     "--data-dir", ".", "--net", "mlp", "--accumulate", "2"], 2,
+                     ["--data-dir, --size, --channels, --net, --accumulate cannot change"]),
 }
 
 

@@ -23,14 +23,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def dataset(dim):
-    return data.ring() if dim == 2 else data.points(np.random.default_rng(0).gamma(2, size=(200, dim)), "mine")
+    if dim == 2:
+        return data.ring()
+    return data.points(np.random.default_rng(0).gamma(2, size=(200, dim)), "mine")
 
 
 def history(rows=30, evaluated=10):
     step = np.arange(1.0, rows + 1)
     seldom = np.where(np.arange(rows) % evaluated == 0, 1.0, np.nan)
-    return {"step": step, "critic_loss": -1 / step, "generator_loss": np.sin(step), "w_estimate": 1 / step,
-            "penalty": 0.1 / step, "gradient_norm": np.ones(rows), "modes": 8 * seldom, "high_quality": 0.9 * seldom,
+    return {"step": step, "critic_loss": -1 / step, "generator_loss": np.sin(step),
+            "w_estimate": 1 / step, "penalty": 0.1 / step, "gradient_norm": np.ones(rows),
+            "modes": 8 * seldom, "high_quality": 0.9 * seldom,
             "reverse_kl": 0.01 * seldom, "sliced_wasserstein": 0.1 * seldom / step}
 
 
@@ -58,14 +61,15 @@ def test_a_panel_names_its_axes_and_units_and_says_what_is_good(dim):
     np.testing.assert_array_equal(samples, before)
     assert isinstance(figure, Figure)
     written = text(figure)
-    for words in ("my run", "real (1000 points)", "generated (300 points)", "loss", "W estimate  [score]",
-                  "step  [generator updates]", "norm of the critic's gradient at the interpolates", "1, the target",
+    for words in ("my run", "real (1000 points)", "generated (300 points)", "loss",
+                  "W estimate  [score]", "step  [generator updates]", "1, the target",
+                  "norm of the critic's gradient at the interpolates",
                   f"64 interpolates: mean 1, sd {NORMS.std():.3g}", "real vs. real"):
         assert words in written
     assert written.count("Good: ") == 4
     place = {1: "density  [1 / data unit]", 2: "x2  [data units]", 3: "principal component 2"}[dim]
-    score = "high quality  [% of samples]" if dim == 2 else "sliced Wasserstein distance  [network units]"
-    assert place in written and score in written
+    scores = ["sliced Wasserstein distance  [network units]", "high quality  [% of samples]"]
+    assert place in written and scores[dim == 2] in written
     assert ("critic's score" in written) == (dim < 3)
     assert ("all 8 modes" in written) == (dim == 2)
 
@@ -76,7 +80,8 @@ def test_a_scatter_shows_real_points_beneath(dim):
     figure = plots.scatter(d, d.to_data_units(d.draw(np.random.default_rng(1), 20)), "20 samples")
     figure.draw_without_rendering()
     written = text(figure)
-    assert all(words in written for words in ("20 samples", "real (1000 points)", "generated (20 points)"))
+    assert all(words in written
+               for words in ("20 samples", "real (1000 points)", "generated (20 points)"))
 
 
 def test_a_method_without_penalty_and_estimate_says_so():
@@ -84,7 +89,8 @@ def test_a_method_without_penalty_and_estimate_says_so():
     written = text(plots.panel(dataset(2), np.zeros((5, 2)), without, NORMS))
     assert "This method has no gradient penalty" in written and "64 interpolates" in written
     assert "W estimate" not in written and "critic's score" not in written
-    assert "No slopes were measured" in text(plots.panel(dataset(2), np.zeros((5, 2)), without, None))
+    no_critic = plots.panel(dataset(2), np.zeros((5, 2)), without, None)
+    assert "No slopes were measured" in text(no_critic)
 
 
 def test_a_panel_says_what_to_look_for_whatever_the_method():
@@ -92,11 +98,14 @@ def test_a_panel_says_what_to_look_for_whatever_the_method():
         columns = history() | {name: np.full(30, np.nan) for name in missing}
         return text(plots.panel(dataset(2), np.zeros((5, 2)), columns, norms))
 
-    assert "1, the target" in written(NORMS) and "the slope that the penalty aims for" in written(NORMS)
+    one_centred = written(NORMS)
+    assert "1, the target" in one_centred and "the penalty aims for" in one_centred
     zero_centred = written(NORMS, "w_estimate")
-    assert "pulls slopes towards 0" in zero_centred and "target" not in zero_centred and "neither player wins" in zero_centred
+    assert "pulls slopes towards 0" in zero_centred and "target" not in zero_centred
+    assert "neither player wins" in zero_centred
     alone = written(None, "w_estimate", "critic_loss")
-    assert "no opponent" in alone and "neither player wins" not in alone and "No slopes were measured" in alone
+    assert "no opponent" in alone and "neither player wins" not in alone
+    assert "No slopes were measured" in alone
 
 
 def test_level_sets_follow_the_critic():
@@ -112,7 +121,8 @@ def test_level_sets_follow_the_critic():
     *(pytest.param(*case, {}, marks=pytest.mark.thorough) for case in [(2, 0), (1, 1), (2, 2)]),
     (2, 1000, {"critic_loss": np.full(1000, np.nan), "generator_loss": np.full(1000, np.inf)}),
     (2, 1, {"critic_loss": np.full(1000, np.nan), "modes": np.full(1000, np.nan)}),
-    (1, 1000, {"critic_loss": np.where(np.arange(1000) == 3, 1e300, 1.0), "w_estimate": np.full(1000, -np.inf)}),
+    (1, 1000, {"critic_loss": np.where(np.arange(1000) == 3, 1e300, 1.0),
+               "w_estimate": np.full(1000, -np.inf)}),
     (2, 1000, {name: np.full(1000, np.nan) for name in ("modes", "high_quality")}),
     (1, 1000, {"sliced_wasserstein": np.full(1000, np.nan)}),
     *(pytest.param(1, 1000, {"sliced_wasserstein": column}, marks=pytest.mark.thorough)
@@ -144,11 +154,14 @@ def test_odd_samples_make_a_picture(dim, value):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dim, score, norms", [
-    (1, np.nan, np.zeros(9)), (2, np.nan, np.full(9, np.nan)), (2, 0.0, np.geomspace(1e-30, 1e30, 9)),
-    *(pytest.param(dim, np.inf, np.full(9, norm), marks=pytest.mark.thorough) for dim, norm in [(1, 1e-6), (2, 1e6)]),
+    (1, np.nan, np.zeros(9)), (2, np.nan, np.full(9, np.nan)),
+    (2, 0.0, np.geomspace(1e-30, 1e30, 9)),
+    *(pytest.param(dim, np.inf, np.full(9, norm), marks=pytest.mark.thorough)
+      for dim, norm in [(1, 1e-6), (2, 1e6)]),
 ])
 def test_odd_critics_make_a_picture(dim, score, norms):
-    figure = plots.panel(dataset(dim), np.zeros((5, dim)), history(), norms, lambda x: np.full(len(x), score))
+    figure = plots.panel(dataset(dim), np.zeros((5, dim)), history(), norms,
+                         lambda x: np.full(len(x), score))
     figure.draw_without_rendering()
     assert "greener" not in text(figure)
 
@@ -181,8 +194,10 @@ def test_a_long_run_is_thinned_out():
 
 def test_a_saved_panel_is_a_small_png_1400_pixels_wide(tmp_path):
     rng = np.random.default_rng(0)
-    noisy = {name: column + 0.1 * rng.standard_normal(3000) for name, column in history(3000).items()}
-    figure = plots.panel(dataset(2), rng.standard_normal((2500, 2)), noisy, NORMS, critic, "$ never _mathtext", YARDSTICK)
+    noisy = {name: column + 0.1 * rng.standard_normal(3000)
+             for name, column in history(3000).items()}
+    figure = plots.panel(dataset(2), rng.standard_normal((2500, 2)), noisy, NORMS, critic,
+                         "$ never _mathtext", YARDSTICK)
     plots.save(figure, tmp_path / "panel.png")
     with Image.open(tmp_path / "panel.png") as picture:
         assert picture.format == "PNG" and picture.size[0] == 1400
@@ -245,14 +260,21 @@ def test_any_name_of_a_file_can_be_a_title(title):
 
 
 def test_pictures_need_no_pyplot_and_importing_them_no_matplotlib():
-    code = ("import sys, numpy as np; from tinygan import data; from tinygan.app import plots; assert 'matplotlib' not in sys.modules; "
-            "plots.scatter(data.ring(), np.zeros((5, 2))); assert 'matplotlib.pyplot' not in sys.modules")
+    code = """
+import sys, numpy as np
+from tinygan import data
+from tinygan.app import plots
+assert 'matplotlib' not in sys.modules
+plots.scatter(data.ring(), np.zeros((5, 2)))
+assert 'matplotlib.pyplot' not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# ------------------------------------------------------------------------------------------------------ images
+# ----------------------------------------------------------------------------------------- images
 
-SHAPES = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (1, 35, 35), (3, 64, 64), (1, 9, 30), (3, 64, 8)]
+SHAPES = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (1, 35, 35), (3, 64, 64), (1, 9, 30),
+          (3, 64, 8)]
 
 
 def noise(*shape, seed=0):
@@ -277,7 +299,8 @@ def test_tiles_hold_every_image_in_its_place(shape, n, columns):
     tall, wide = zoom * h + 6, zoom * w + 6
     across = (whole.shape[1] - 6) // wide
     rows = -(-n // across)
-    assert whole.dtype == np.uint8 and whole.shape == (rows * tall + 6, across * wide + 6, 3)[:2 if c == 1 else 3]
+    assert whole.dtype == np.uint8
+    assert whole.shape == (rows * tall + 6, across * wide + 6) + (3,) * (c == 3)
     assert across == columns if columns else n == 1 or 0.4 < whole.shape[0] / whole.shape[1] < 2.5
     left = whole.copy()
     for i, image in enumerate(images):
@@ -321,11 +344,13 @@ def palettes(content):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
 @pytest.mark.parametrize("count", [1, 20])
 def test_a_gif_has_one_palette_and_repeats_for_ever(shape, count, tmp_path):
-    frames = [plots.tiles(noise(4, *shape, seed=i)) // 64 * 64 for i in range(count)]  # 4 levels, in colour 64 colours
+    # Of 4 levels, in colour 64 colours
+    frames = [plots.tiles(noise(4, *shape, seed=i)) // 64 * 64 for i in range(count)]
     plots.save_gif(iter(frames), tmp_path / "walk.gif")
     assert palettes((tmp_path / "walk.gif").read_bytes()) == (count, 0)
     with Image.open(tmp_path / "walk.gif") as moving:
-        assert moving.n_frames == count and moving.info.get("loop", 0) == 0 and (count == 1 or moving.info["duration"] == 80)
+        assert moving.n_frames == count and moving.info.get("loop", 0) == 0
+        assert count == 1 or moving.info["duration"] == 80
         for number, frame in enumerate(frames):
             moving.seek(number)
             shown = np.asarray(moving.convert("L" if shape[0] == 1 else "RGB"))
@@ -340,7 +365,8 @@ def test_a_failed_gif_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(plots.os, "replace", full)
-    for save, what in ((plots.save_gif, [plots.tiles(noise(1, 1, 8, 8))]), (plots.save_images, noise(1, 1, 8, 8))):
+    for save, what in ((plots.save_gif, [plots.tiles(noise(1, 1, 8, 8))]),
+                       (plots.save_images, noise(1, 1, 8, 8))):
         with pytest.raises(OSError, match="no space"):
             save(what, tmp_path / "walk.gif")
         assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
@@ -378,10 +404,12 @@ def image_data(shape, n=30):
 def panel_of(shape, n=200, snapshots=9, rows=30):
     d = image_data(shape)
     samples = noise(n, *shape, seed=2)
-    samples[:3] = d.pixels[[*d.split["train"][[7, 20]], d.split["test"][0]]]  # copies, one of them of a held-out image
+    samples[:2] = d.pixels[d.split["train"][[7, 20]]]  # copies ...
+    samples[2] = d.pixels[d.split["test"][0]]  # ... one of them of a held-out image
     kept = [(10 * (i + 1), noise(10, d.dim, seed=10 + i)) for i in range(snapshots)]
     paths = noise(4, 10, d.dim, seed=3)
-    return d, samples, kept, paths, plots.image_panel(d, samples, kept, paths, history(rows), "my images", YARDSTICK)
+    figure = plots.image_panel(d, samples, kept, paths, history(rows), "my images", YARDSTICK)
+    return d, samples, kept, paths, figure
 
 
 def titled(figure, title):
@@ -401,14 +429,16 @@ def test_an_image_panel_shows_its_parts_pixel_for_pixel(shape, tmp_path):
              "Paths through latent space": paths}
     for title, images in parts.items():
         box = titled(figure, title).get_window_extent()
-        part = seen[round(seen.shape[0] - box.y1):round(seen.shape[0] - box.y0), round(box.x0):round(box.x1)]
+        part = seen[round(seen.shape[0] - box.y1):round(seen.shape[0] - box.y0),
+                    round(box.x0):round(box.x1)]
         expected = plots.tiles(np.reshape(images, (-1, *shape)), 10)
         if shape[0] == 1:
             expected = np.repeat(expected[..., None], 3, axis=2)
         assert part.shape == expected.shape
-        assert np.abs(part - expected).max() <= (0 if shape[0] == 3 else 6)  # grey panels have 256 colours in all
-    assert [label.get_text() for label in titled(figure, "The same latents over time").get_yticklabels()] == [
-        "10", "20", "30", "40", "60", "70", "80", "90"]
+        # Grey panels have 256 colours in all.
+        assert np.abs(part - expected).max() <= (0 if shape[0] == 3 else 6)
+    labels = titled(figure, "The same latents over time").get_yticklabels()
+    assert [label.get_text() for label in labels] == "10 20 30 40 60 70 80 90".split()
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 64, 64)])
@@ -435,9 +465,10 @@ def test_an_image_panel_names_its_parts_and_says_what_is_good():
     figure = panel_of((1, 28, 28))[-1]
     figure.draw_without_rendering()
     written = text(figure)
-    for words in ("my images", "Samples", "The first 88, not cherry-picked", "The same latents over time",
-                  "Paths through latent space", "Nearest training images", "loss", "W estimate  [score]",
-                  "sliced Wasserstein distance  [network units]", "real vs. real", "step  [generator updates]"):
+    for words in ("my images", "Samples", "The first 88, not cherry-picked",
+                  "The same latents over time", "Paths through latent space",
+                  "Nearest training images", "loss", "W estimate  [score]", "real vs. real",
+                  "sliced Wasserstein distance  [network units]", "step  [generator updates]"):
         assert words in written
     assert written.count("Good: ") == 6
     assert len(figure.findobj(AxesImage)) == 4
@@ -445,7 +476,8 @@ def test_an_image_panel_names_its_parts_and_says_what_is_good():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("shape, n, snapshots, rows", [
-    ((1, 8, 8), 1, 0, 0), ((3, 64, 8), 1, 1, 1), ((3, 8, 64), 9, 2, 1), ((1, 8, 8), 15, 3, 2), ((3, 35, 33), 21, 30, 1000)])
+    ((1, 8, 8), 1, 0, 0), ((3, 64, 8), 1, 1, 1), ((3, 8, 64), 9, 2, 1), ((1, 8, 8), 15, 3, 2),
+    ((3, 35, 33), 21, 30, 1000)])
 def test_odd_image_runs_make_a_picture(shape, n, snapshots, rows):
     samples = np.zeros((n, *shape), np.uint8)
     d = image_data(shape, 2)
@@ -464,5 +496,6 @@ def test_numbers_that_are_not_finite_are_black():
     images = d.to_images(x)
     assert images.shape == (3, 1, 8, 8) and images.dtype == np.uint8
     assert images[1].reshape(64)[:4].tolist() == [0, 255, 0, 255]
-    np.testing.assert_array_equal(images[[0, 2]].reshape(2, 64), np.rint((x[[0, 2]].astype(float) + 1) * 127.5))
+    np.testing.assert_array_equal(images[[0, 2]].reshape(2, 64),
+                                  np.rint((x[[0, 2]].astype(float) + 1) * 127.5))
     assert d.to_images(x.reshape(3, 1, 64)).shape == (3, 1, 1, 8, 8)
