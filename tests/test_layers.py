@@ -1,4 +1,7 @@
-"""Layers and networks: values against closed forms, derivatives against finite differences, state, modes, errors."""
+"""Layers and networks: values against closed forms, derivatives against finite differences,
+state, modes, errors."""
+
+import re
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ def snapshot(module):
     return {name: value.tobytes() for name, value in module.state_dict().items()}
 
 
-# ---------------------------------------------------------------------- derivatives by finite differences
+# -------------------------- derivatives by finite differences
 
 
 def at(tensors, directions, t, f):
@@ -35,13 +38,18 @@ def at(tensors, directions, t, f):
 
 
 def slope(tensors, directions, f, h=2e-4):
-    """df/dt by central differences with one Richardson step: its error is O(h^4) + eps / h, relatively about 1e-11."""
-    coarse, fine = ((at(tensors, directions, s, f) - at(tensors, directions, -s, f)) / (2 * s) for s in (h, h / 2))
+    """df/dt by central differences with one Richardson step:
+    its error is O(h^4) + eps / h, relatively about 1e-11."""
+    def quotient(s):
+        return (at(tensors, directions, s, f) - at(tensors, directions, -s, f)) / (2 * s)
+
+    coarse, fine = quotient(h), quotient(h / 2)
     return (4 * fine - coarse) / 3
 
 
 def check_to_third_order(f, tensors, rng):
-    """f() -> scalar Tensor. Each order: <grad, u> against the finite difference of the order below along u."""
+    """f() -> scalar Tensor. Each order:
+    <grad, u> against the finite difference of the order below along u."""
     directions = [[rng.normal(size=x.shape) for x in tensors] for _ in range(3)]
 
     def derivative(order):
@@ -52,7 +60,8 @@ def check_to_third_order(f, tensors, rng):
 
     for order in (1, 2, 3):
         measured = slope(tensors, directions[order - 1], lambda: derivative(order - 1))
-        assert float(derivative(order)) == pytest.approx(measured, rel=1e-8, abs=1e-8), f"order {order}"
+        expected = pytest.approx(measured, rel=1e-8, abs=1e-8)
+        assert float(derivative(order)) == expected, f"order {order}"
 
 
 def smooth_loss(layer, x, weights):
@@ -62,11 +71,13 @@ def smooth_loss(layer, x, weights):
 
 @pytest.mark.parametrize("make", [
     lambda rng: Dense(3, 3, rng=rng, dtype=np.float64), lambda rng: BatchNorm(3, dtype=np.float64),
-    lambda rng: BatchNorm(3, dtype=np.float64).eval(), lambda rng: LayerNorm(3, dtype=np.float64), lambda rng: Tanh(),
+    lambda rng: BatchNorm(3, dtype=np.float64).eval(),
+    lambda rng: LayerNorm(3, dtype=np.float64), lambda rng: Tanh(),
     lambda rng: Sigmoid(), lambda rng: ReLU(), lambda rng: LeakyReLU(),
-    lambda rng: Sequential(Dense(3, 4, rng=rng, dtype=np.float64), BatchNorm(4, dtype=np.float64), LeakyReLU(),
-                           Dense(4, 3, rng=rng, dtype=np.float64))],
-    ids=["dense", "batch norm", "batch norm in evaluation", "layer norm", "tanh", "sigmoid", "relu", "leaky relu", "net"])
+    lambda rng: Sequential(Dense(3, 4, rng=rng, dtype=np.float64), BatchNorm(4, dtype=np.float64),
+                           LeakyReLU(), Dense(4, 3, rng=rng, dtype=np.float64))],
+    ids=["dense", "batch norm", "batch norm in evaluation", "layer norm", "tanh", "sigmoid",
+         "relu", "leaky relu", "net"])
 def test_every_layer_is_right_to_third_order(make, rng):
     layer = make(rng)
     for p in layer.parameters():  # away from the start, where gamma = 1 and beta = 0 hide errors
@@ -77,13 +88,15 @@ def test_every_layer_is_right_to_third_order(make, rng):
     check_to_third_order(lambda: smooth_loss(layer, x, weights), [x, *layer.parameters()], rng)
 
 
-# -------------------------------------------------------------------------------------------------- dense
+# -------------------------- dense
 
 
 def test_dense_is_an_affine_map(rng):
     layer, x = Dense(3, 2, rng=rng, dtype=np.float64), rng.normal(size=(4, 3))
     layer.bias.assign([1.0, -2.0])
-    expected = [[sum(x[n, i] * layer.weight.data[i, j] for i in range(3)) + [1, -2][j] for j in range(2)] for n in range(4)]
+    w, b = layer.weight.data, [1.0, -2.0]
+    expected = [[sum(x[n, i] * w[i, j] for i in range(3)) + b[j] for j in range(2)]
+                for n in range(4)]
     np.testing.assert_allclose(layer(x).data, expected, rtol=1e-14, atol=1e-15)
 
 
@@ -94,14 +107,15 @@ def test_dense_takes_leading_axes(rng):
 
 @pytest.mark.parametrize("shape", [(3,), (4, 2), (4, 3, 1), ()])
 def test_dense_names_the_shape_it_wants(shape, rng):
-    with pytest.raises(ValueError, match=r"Dense: expected input of shape \(n, 3\), got " + str(shape).replace("(", r"\(")
-                       .replace(")", r"\)")):
+    message = f"Dense: expected input of shape (n, 3), got {shape}"
+    with pytest.raises(ValueError, match=re.escape(message)):
         Dense(3, 2, rng=rng)(np.ones(shape, np.float32))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_parameters_have_the_dtype_asked_for(dtype, rng):
-    for layer in (Dense(2, 3, rng=rng, dtype=dtype), BatchNorm(2, dtype=dtype), LayerNorm(2, dtype=dtype)):
+    for layer in (Dense(2, 3, rng=rng, dtype=dtype), BatchNorm(2, dtype=dtype),
+                  LayerNorm(2, dtype=dtype)):
         assert {v.dtype for v in layer.state_dict().values()} == {np.dtype(dtype)}
         assert layer(np.ones((3, 2), dtype)).dtype == dtype
     assert Dense(2, 3, rng=rng).weight.dtype == BatchNorm(2).gamma.dtype == np.float32
@@ -111,7 +125,7 @@ def test_parameters_have_the_dtype_asked_for(dtype, rng):
     (init.he_normal, 2 / 200, None), (init.he_uniform, 2 / 200, (6 / 200) ** 0.5),
     (init.glorot_uniform, 2 / 500, (6 / 500) ** 0.5), (init.dcgan, 0.02**2, None)])
 def test_initializers_have_their_papers_variance(initializer, variance, bound):
-    """Mean 0 and the variance within five standard errors (a normal's fourth moment is the largest here)."""
+    """Mean 0 and the variance within five standard errors (a normal's, the largest here)."""
     w = initializer((200, 300), np.random.default_rng(0), np.float64)
     assert w.shape == (200, 300) and w.dtype == np.float64
     assert abs(w.mean()) < 5 * (variance / w.size) ** 0.5
@@ -125,7 +139,7 @@ def test_a_layer_uses_its_initializer_and_starts_its_bias_at_zero(rng):
     assert np.array_equal(layer.weight.data, np.full((2, 3), 7)) and not layer.bias.data.any()
 
 
-# ------------------------------------------------------------------------------------------------- batch norm
+# -------------------------- batch norm
 
 
 def test_batch_norm_normalizes_with_the_batch(rng):
@@ -135,7 +149,8 @@ def test_batch_norm_normalizes_with_the_batch(rng):
     np.testing.assert_allclose(layer(x).data, expected, rtol=1e-12, atol=1e-13)
     layer.gamma.assign([2.0, 3.0, 4.0])
     layer.beta.assign([1.0, 0.0, -1.0])
-    np.testing.assert_allclose(layer(x).data, expected * [2, 3, 4] + [1, 0, -1], rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(layer(x).data, expected * [2, 3, 4] + [1, 0, -1], rtol=1e-12,
+                               atol=1e-13)
 
 
 def test_running_statistics_follow_the_batches_with_the_unbiased_variance(rng):
@@ -156,7 +171,8 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them(rng):
     layer.beta.assign([1.0, 0.0, -1.0])
     before, x = snapshot(layer.eval()), rng.normal(size=(5, 3))
     mean, var = layer.running_mean.data, layer.running_var.data
-    np.testing.assert_allclose(layer(x).data, (x - mean) / np.sqrt(var + 1e-5) * [2, 3, 4] + [1, 0, -1], rtol=1e-12)
+    expected = (x - mean) / np.sqrt(var + 1e-5) * [2, 3, 4] + [1, 0, -1]
+    np.testing.assert_allclose(layer(x).data, expected, rtol=1e-12)
     assert snapshot(layer) == before
 
 
@@ -192,13 +208,15 @@ def test_batch_norm_commutes_with_permutations_of_the_batch(seed, n):
     layer, v = BatchNorm(3, dtype=np.float64), rng.normal(size=(n, 3))
     np.testing.assert_allclose(layer(x[order]).data, layer(x).data[order], rtol=1e-12, atol=1e-12)
     a, b = Tensor(x), Tensor(x[order])
-    np.testing.assert_allclose(grad(layer(b), [b], cotangent=v[order])[0], grad(layer(a), [a], cotangent=v)[0][order],
-                               rtol=1e-9, atol=1e-9)  # few examples can lie close together, which amplifies rounding
+    np.testing.assert_allclose(grad(layer(b), [b], cotangent=v[order])[0],
+                               grad(layer(a), [a], cotangent=v)[0][order],
+                               rtol=1e-9, atol=1e-9)  # examples close together amplify rounding
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_the_gradient_through_batch_norm_is_orthogonal_to_shifts(seed):
-    """The output does not change when the whole batch is shifted, so the gradient sums to 0 over the batch."""
+    """The output does not change when the whole batch is shifted,
+    so the gradient sums to 0 over the batch."""
     rng = np.random.default_rng(seed)
     x = Tensor(rng.normal(size=(8, 3)))
     (g,) = grad(BatchNorm(3, dtype=np.float64)(x), [x], cotangent=rng.normal(size=(8, 3)))
@@ -210,12 +228,13 @@ def test_layer_norm_normalizes_each_example(rng):
     layer = LayerNorm(3, dtype=np.float64)
     layer.gamma.assign([2.0, 3.0, 4.0])
     layer.beta.assign([1.0, 0.0, -1.0])
-    expected = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * [2, 3, 4] + [1, 0, -1]
+    deviation = np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    expected = (x - x.mean(1, keepdims=True)) / deviation * [2, 3, 4] + [1, 0, -1]
     np.testing.assert_allclose(layer(x).data, expected, rtol=1e-12)
     np.testing.assert_allclose(layer(x[:1]).data, expected[:1], rtol=1e-12)  # each by itself
 
 
-# ---------------------------------------------------------------------------------------------------- dropout
+# -------------------------- dropout
 
 
 def test_dropout_uses_the_same_mask_forward_and_backward():
@@ -228,7 +247,8 @@ def test_dropout_uses_the_same_mask_forward_and_backward():
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_keeps_the_expectation(p):
-    """The mean of n elements of variance p / (1 - p), within five standard errors; and the share of zeros."""
+    """The mean of n elements of variance p / (1 - p), within five standard errors;
+    and the share of zeros."""
     n = 20_000
     y = functional.dropout(np.ones(n), p, np.random.default_rng(0))
     assert abs(y.mean() - 1) < 5 * (p / (1 - p) / n) ** 0.5
@@ -263,25 +283,27 @@ def test_dropout_wants_a_probability(p, rng):
         Dropout(p, rng=rng)(np.ones(3))
 
 
-@pytest.mark.parametrize("make", [lambda: Dropout(0.5), lambda: Dropout(0.5, rng=None), lambda: Dropout(0.5, rng=0),
-                                  lambda: Dense(2, 2), lambda: Dense(2, 2, rng=None), lambda: Dense(2, 2, rng=np.random)])
+@pytest.mark.parametrize("make", [
+    lambda: Dropout(0.5), lambda: Dropout(0.5, rng=None), lambda: Dropout(0.5, rng=0),
+    lambda: Dense(2, 2), lambda: Dense(2, 2, rng=None), lambda: Dense(2, 2, rng=np.random)])
 def test_a_forgotten_generator_is_a_type_error(make):
     with pytest.raises(TypeError, match="rng"):
         make()
 
 
-# ------------------------------------------------------------------------------------------------ activations
+# -------------------------- activations
 
 
 def test_activations_are_their_functions():
     x = np.array([-2.0, -0.5, 0.0, 3.0])
-    for layer, expected in ((ReLU(), [0, 0, 0, 3]), (LeakyReLU(), [-0.4, -0.1, 0, 3]), (LeakyReLU(0.5), [-1, -0.25, 0, 3]),
-                            (Tanh(), np.tanh(x)), (Sigmoid(), 1 / (1 + np.exp(-x)))):
+    for layer, expected in ((ReLU(), [0, 0, 0, 3]), (LeakyReLU(), [-0.4, -0.1, 0, 3]),
+                            (LeakyReLU(0.5), [-1, -0.25, 0, 3]), (Tanh(), np.tanh(x)),
+                            (Sigmoid(), 1 / (1 + np.exp(-x)))):
         np.testing.assert_allclose(layer(x), expected, rtol=1e-15, atol=0)
         np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-15, atol=0)
 
 
-# ---------------------------------------------------------------------------------- modules and their state
+# -------------------------- modules and their state
 
 
 class Twice(Module):
@@ -301,11 +323,12 @@ class Twice(Module):
 def test_parameters_are_found_in_the_order_of_the_attributes(rng):
     net = Twice(rng)
     assert list(net.state_dict()) == [
-        "scale", "tied", "first.weight", "first.bias", "rest.0.weight", "rest.0.bias", "pair.0.gamma", "pair.0.beta",
-        "pair.0.running_mean", "pair.0.running_var"]
-    expected = [net.scale, net.first.weight, net.first.bias, net.rest[0].weight, net.rest[0].bias, net.pair[0].gamma,
-                net.pair[0].beta]
-    assert [id(p) for p in net.parameters()] == [id(p) for p in expected]  # buffers are not trained, a tied one counts once
+        "scale", "tied", "first.weight", "first.bias", "rest.0.weight", "rest.0.bias",
+        "pair.0.gamma", "pair.0.beta", "pair.0.running_mean", "pair.0.running_var"]
+    expected = [net.scale, net.first.weight, net.first.bias, net.rest[0].weight, net.rest[0].bias,
+                net.pair[0].gamma, net.pair[0].beta]
+    # buffers are not trained, a tied one counts once
+    assert [id(p) for p in net.parameters()] == [id(p) for p in expected]
 
 
 class Holder(Module):
@@ -339,9 +362,11 @@ def test_parameters_are_found_in_containers_at_any_depth(rng):
 
 
 MAKERS = {"Dense": (lambda rng, **how: Dense(3, 2, rng=rng, dtype=np.float64, **how), (4, 3)),
-          "Conv2d": (lambda rng, **how: Conv2d(3, 2, 2, rng=rng, dtype=np.float64, **how), (4, 3, 5, 5)),
-          "ConvTranspose2d": (lambda rng, **how: ConvTranspose2d(3, 2, 2, rng=rng, dtype=np.float64, **how),
-                              (4, 3, 5, 5))}
+          "Conv2d": (lambda rng, **how: Conv2d(3, 2, 2, rng=rng, dtype=np.float64, **how),
+                     (4, 3, 5, 5)),
+          "ConvTranspose2d": (
+              lambda rng, **how: ConvTranspose2d(3, 2, 2, rng=rng, dtype=np.float64, **how),
+              (4, 3, 5, 5))}
 
 
 @pytest.mark.parametrize("normalized", [False, True], ids=["plain", "spectral norm"])
@@ -388,7 +413,8 @@ def test_an_error_within_a_network_arrives_as_it_was_raised(kind):
                                    LayerNorm(3), Reshape((3, 1)), Flatten()],
                          ids=lambda layer: type(layer).__name__)
 def test_what_is_no_batch_is_refused_by_name(layer, x):
-    with pytest.raises(ValueError, match=f"{type(layer).__name__}: expected input of shape .n, .*got"):
+    with pytest.raises(ValueError,
+                       match=f"{type(layer).__name__}: expected input of shape .n, .*got"):
         layer(x)
 
 
@@ -407,12 +433,14 @@ def test_sequential_applies_its_layers_in_turn(rng):
     x = rng.normal(size=(4, 2)).astype(np.float32)
     assert isinstance(net.layers, list)
     assert np.array_equal(net(x).data, net.layers[2](net.layers[1](net.layers[0](x))).data)
-    assert list(net.state_dict()) == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
+    assert list(net.state_dict()) == ["layers.0.weight", "layers.0.bias", "layers.2.weight",
+                                      "layers.2.bias"]
 
 
 def network(seed, width=4):
     rng = np.random.default_rng(seed)
-    return Sequential(Dense(3, width, rng=rng), BatchNorm(width), LayerNorm(width), Dense(width, 1, rng=rng))
+    return Sequential(Dense(3, width, rng=rng), BatchNorm(width), LayerNorm(width),
+                      Dense(width, 1, rng=rng))
 
 
 def test_a_state_makes_another_network_the_same(rng):
@@ -441,8 +469,10 @@ def test_a_state_is_a_copy(rng):
     (lambda s: s.pop("layers.0.weight"), "missing layers.0.weight"),
     (lambda s: s.pop("layers.1.running_var"), "missing layers.1.running_var"),
     (lambda s: s.update(extra=np.ones(1)), "unexpected extra"),
-    (lambda s: s.update({"layers.3.bias": np.ones(2)}), r"layers.3.bias has shape \(2,\), expected \(1,\)"),
-    (lambda s: s.update({"layers.3.bias": np.ones(())}), r"layers.3.bias has shape \(\), expected \(1,\)"),
+    (lambda s: s.update({"layers.3.bias": np.ones(2)}),
+     r"layers.3.bias has shape \(2,\), expected \(1,\)"),
+    (lambda s: s.update({"layers.3.bias": np.ones(())}),
+     r"layers.3.bias has shape \(\), expected \(1,\)"),
     (lambda s: s.update({"layers.3.bias": np.array(["a"])}), "layers.3.bias has dtype <U1"),
     (lambda s: s.update({"layers.3.bias": np.array([1j])}), "layers.3.bias has dtype complex128"),
     (lambda s: s.clear(), "missing layers.0.weight; .*missing layers.3.bias")])
