@@ -144,7 +144,7 @@ def finish(inputs: list[Tensor], cotangents: dict[Tensor, Any], create_graph: bo
             results.append(g if isinstance(g, Tensor) else Tensor(g))
             continue
         if isinstance(g, np.generic):  # NumPy's sum of two 0-d arrays: x * x
-            g = np.asarray(g)
+            g = backend.to_numpy(g)
         elif g.base is not None:  # a view: the gradient of x.reshape(-1) is the cotangent, reshaped
             g = g.copy()
         elif id(g) in taken:  # the rules of a + b give both the cotangent of the sum itself
