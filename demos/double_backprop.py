@@ -1,37 +1,37 @@
-"""The gradient penalty of a small critic, differentiated three ways: by hand, by ``grad``, by finite differences.
+"""The gradient penalty of a small critic, differentiated three ways: by hand, by grad, numerically.
 
     .venv/bin/python demos/double_backprop.py
 
-The critic has one hidden layer: D(x) = tanh(x W + b) v. The penalty P = mean of (|dD/dx| - 1)^2 over n points holds a
-gradient already; its derivatives with respect to W, b and v need a gradient of a gradient.
+The critic has one hidden layer: D(x) = tanh(x W + b) v. The penalty P = mean of (|dD/dx| - 1)^2
+over n points already contains a gradient, so its derivatives with respect to W, b and v are
+gradients of a gradient.
 
-Measured (2 s, seeds 0 to 4): the three columns agree in all 8 printed decimals; over all 32 derivatives ``grad`` differs
-from the hand calculation by at most 4e-16, differences by at most 1e-10. The picture shows the error of differences by
-their step h: the best h is a compromise between truncation (h^2, extrapolated h^4) and rounding (1/h).
+Measured (2 s, seeds 0 to 4): the three columns agree in all 8 printed decimals; over all 32
+derivatives ``grad`` differs from the calculation by hand by at most 4e-16, finite differences by at
+most 1e-10. The picture shows the error of the differences against their step h: the best h is a
+compromise between truncation (h^2, extrapolated h^4) and rounding (1/h).
 """
-
-import argparse
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import tinygan as tg
+from tinygan.app import demo
 
 POINTS, INPUTS, UNITS = 16, 2, 8
 
 
 def penalty(x, W, b, v):
-    """The penalty for any mixture of arrays and Tensors, recorded if W, b or v is a Tensor."""
+    """P, for any mixture of arrays and Tensors; recorded if W, b or v is a Tensor."""
     x = tg.Tensor(x)
     scores = tg.ops.tanh(x @ W + b) @ v
     (slopes,) = tg.grad(scores.sum(), [x], create_graph=True)  # the first backprop, itself recorded
-    slack = tg.ops.norm(slopes, axis=1) - 1.0
-    return (slack * slack).mean()
+    excess = tg.ops.norm(slopes, axis=1) - 1.0
+    return (excess * excess).mean()
 
 
 def by_grad(x, W, b, v):
-    """(P, dP/dW, dP/db, dP/dv): the second backprop runs through the first."""
+    """[P, dP/dW, dP/db, dP/dv]: the second backprop runs through the first."""
     parameters = [tg.Tensor(W), tg.Tensor(b), tg.Tensor(v)]
     p = penalty(x, *parameters)
     return [p.data, *tg.grad(p, parameters)]
@@ -40,23 +40,25 @@ def by_grad(x, W, b, v):
 def by_hand(x, W, b, v):
     """The same with pencil and paper: the chain rule applied to the formula of the slope."""
     n = len(x)
-    a = np.tanh(x @ W + b)                    # (n, units)
-    da = 1 - a * a                            # tanh'
-    q = da * v                                # dD/dh, h = x W + b
-    slopes = q @ W.T                          # dD/dx = W q: (n, inputs)
+    a = np.tanh(x @ W + b)  # (n, units)
+    da = 1 - a * a  # tanh'
+    q = da * v  # dD/dh, h = x W + b
+    slopes = q @ W.T  # dD/dx: (n, inputs)
     lengths = np.sqrt((slopes * slopes).sum(axis=1, keepdims=True))
     p = ((lengths - 1) ** 2).mean()
-    c = 2 / n * (lengths - 1) * slopes / lengths  # dP/d slopes
-    r = c @ W                                 # dP/dq
-    e = r * v * (-2 * a * da)                 # dP/dh, since d(1 - a^2)/dh = -2 a (1 - a^2)
+    c = 2 / n * (lengths - 1) * slopes / lengths  # dP/dslopes
+    r = c @ W  # dP/dq
+    e = r * v * (-2 * a * da)  # dP/dh, since d(1 - a^2)/dh = -2 a (1 - a^2)
     return [p, c.T @ q + x.T @ e, e.sum(axis=0), (r * da).sum(axis=0)]
 
 
 def by_differences(x, W, b, v, h, extrapolate=True):
-    """(P, dP/dW, dP/db, dP/dv) from values of P alone: (P(+h) - P(-h)) / 2h for each number of W, b and v.
+    """[P, dP/dW, dP/db, dP/dv] from values of P alone, by Q(h) = (P(+h) - P(-h)) / 2h.
 
-    Extrapolated (Richardson): the error of this quotient is c h^2 + ..., so (4 Q(h/2) - Q(h)) / 3 is rid of its c.
+    The error of Q is c h^2 + O(h^4); (4 Q(h/2) - Q(h)) / 3 cancels c h^2 (Richardson 1911).
     """
+    W, b, v = W.copy(), b.copy(), v.copy()
+
     def quotient(values, place, h):
         value, ends = values[place], []
         for moved in (value + h, value - h):
@@ -65,7 +67,6 @@ def by_differences(x, W, b, v, h, extrapolate=True):
         values[place] = value
         return (ends[0] - ends[1]) / (2 * h)
 
-    W, b, v = W.copy(), b.copy(), v.copy()
     result = [np.asarray(float(penalty(x, W, b, v)))]
     for values in (W, b, v):
         derivative = np.zeros(values.shape)
@@ -78,60 +79,56 @@ def by_differences(x, W, b, v, h, extrapolate=True):
 
 
 def largest_difference(one, other):
-    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(one, other))
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other))
+
+
+def error_curve(exact, arrays, steps, extrapolate):
+    """The largest error of the differences for each step h; an exact zero is drawn as 1e-17."""
+    return [max(largest_difference(exact, by_differences(*arrays, h, extrapolate)), 1e-17)
+            for h in steps]
+
+
+def table(hand, grad, differences):
+    print(f"{'':12s}{'by hand':>16s}{'by grad':>16s}{'by differences':>18s}")
+    for name, i, place in (("penalty P", 0, ()), ("dP/dW[0, 0]", 1, (0, 0)),
+                           ("dP/dW[1, 7]", 1, (1, 7)), ("dP/db[0]", 2, 0), ("dP/dv[0]", 3, 0)):
+        print(f"{name:12s}{float(hand[i][place]):16.8f}{float(grad[i][place]):16.8f}"
+              f"{float(differences[i][place]):18.8f}")
+    print(f"largest difference over all {sum(d.size for d in hand[1:])} derivatives: "
+          f"by grad {largest_difference(hand, grad):.0e}, "
+          f"by differences {largest_difference(hand, differences):.0e}")
 
 
 def picture(steps, errors, title):
     figure = Figure(figsize=(8, 5.2), dpi=80, layout="constrained")
+    figure.suptitle(title, fontsize=14, weight="bold")
     axes = figure.subplots()
-    for (name, values), color in zip(errors.items(), ("#b35806", "#762a83")):
-        axes.loglog(steps, values, "o-", color=color, markersize=4, label=name)
-    axes.set(xlabel="step h of the difference", ylabel="largest error of a derivative of the penalty")
-    axes.set_title("Why differences only check: h too large, truncation; h too small, rounding\n" + title, fontsize=11)
+    central, extrapolated = errors
+    axes.loglog(steps, central, "o-", color="#b35806", markersize=4,
+                label="central difference, error ~ h^2")
+    axes.loglog(steps, extrapolated, "o-", color="#762a83", markersize=4,
+                label="with Richardson extrapolation, error ~ h^4")
+    axes.set(xlabel="step h of the difference",
+             ylabel="largest error of a derivative of the penalty")
+    axes.set_title("Why finite differences can only check a gradient:\n"
+                   "h too large, truncation; h too small, rounding", fontsize=11, loc="left")
     axes.legend()
     axes.grid(alpha=0.3)
     return figure
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=25, help="number of step sizes h in the picture (default: 25)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--device", help="where grad computes: cpu, cuda, cuda:N or auto (the default)")
-    parser.add_argument("--out", type=Path, default=Path("runs/double_backprop.png"),
-                        help="the picture (default: %(default)s)")
-    options = parser.parse_args()
-    try:
-        device = tg.backend.resolve_device(options.device)
-    except (ValueError, tg.backend.DeviceError) as fault:
-        parser.error(str(fault))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    out, number = options.out, 1
-    while out.exists():  # no picture is overwritten: name.png, name-2.png, ...
-        out, number = options.out.with_stem(f"{options.out.stem}-{number + 1}"), number + 1
-    print(f"seed {options.seed}, device {device}, float64, {tg.app.process.tune_process(UNITS)}")
-
+    options = demo.options(__doc__, "Double backprop in float64", UNITS, "runs/double_backprop.png",
+                           steps=(25, "number of step sizes h in the picture"))
     rng = np.random.default_rng(options.seed)
-    x, W, b, v = (rng.standard_normal(shape) for shape in ((POINTS, INPUTS), (INPUTS, UNITS), (UNITS,), (UNITS,)))
-    hand = by_hand(x, W, b, v)
-    grad = [tg.backend.to_numpy(g) for g in by_grad(*(tg.backend.to_device(a, device) for a in (x, W, b, v)))]
-    differences = by_differences(x, W, b, v, h=1e-3)
-
-    print(f"{'':12s}{'by hand':>16s}{'by grad':>16s}{'by differences':>18s}")
-    for name, place, number in (("penalty P", (), 0), ("dP/dW[0, 0]", (0, 0), 1), ("dP/dW[1, 7]", (1, 7), 1),
-                                ("dP/db[0]", (0,), 2), ("dP/dv[0]", (0,), 3)):
-        three = [float(way[number][place]) for way in (hand, grad, differences)]
-        print(f"{name:12s}{three[0]:16.8f}{three[1]:16.8f}{three[2]:18.8f}")
-    size = sum(a.size for a in (W, b, v))
-    print(f"largest difference over all {size} derivatives: by grad {largest_difference(hand, grad):.0e}, "
-          f"by differences {largest_difference(hand, differences):.0e}")
-
+    shapes = (POINTS, INPUTS), (INPUTS, UNITS), (UNITS,), (UNITS,)
+    arrays = [rng.standard_normal(shape) for shape in shapes]  # x, W, b, v
+    on_device = (tg.backend.to_device(a, options.device) for a in arrays)
+    grad = [tg.backend.to_numpy(g) for g in by_grad(*on_device)]
+    table(by_hand(*arrays), grad, by_differences(*arrays, h=1e-3))
     steps = np.geomspace(1e-9, 0.3, options.steps)
-    errors = {"central difference, error ~ h^2": [], "with Richardson extrapolation, error ~ h^4": []}
-    for values, extrapolate in zip(errors.values(), (False, True)):
-        values += [max(largest_difference(grad, by_differences(x, W, b, v, h, extrapolate)), 1e-17) for h in steps]
-    picture(steps, errors, f"seed {options.seed}").savefig(out)
-    print(f"picture  {out}")
+    errors = [error_curve(grad, arrays, steps, extrapolate) for extrapolate in (False, True)]
+    options.save(picture(steps, errors, options.title))
 
 
 if __name__ == "__main__":
