@@ -39,22 +39,23 @@ class Module:
         for name, value in vars(self).items():
             yield from _found(name, value)
 
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """(path, module) of each module that this one holds directly or in a container."""
+        return ((path, value) for path, value in self.held() if isinstance(value, Module))
+
     def modules(self) -> Iterator[Module]:
         """This module and all below it."""
         yield self
-        for _, child in self.held():
-            if isinstance(child, Module):
-                yield from child.modules()
+        for _, child in self.children():
+            yield from child.modules()
 
     def named_tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor, bool]]:
         """(path, Tensor, whether it is a parameter) of this module, then of those below it."""
-        held = list(self.held())
-        for path, value in held:
+        for path, value in self.held():
             if isinstance(value, Tensor):
                 yield prefix + path, value, path.split(".")[0] not in self.buffers
-        for path, value in held:
-            if isinstance(value, Module):
-                yield from value.named_tensors(f"{prefix}{path}.")
+        for path, child in self.children():
+            yield from child.named_tensors(f"{prefix}{path}.")
 
     def parameters(self) -> list[Tensor]:
         """The trainable Tensors, each once."""
