@@ -188,7 +188,7 @@ class Primitive:
         except FAILURES as error:
             raise self.named(error, inputs, statics) from error
         if isinstance(value, np.generic):
-            value = np.asarray(value)
+            value = backend.to_numpy(value)
         return self.record(value, inputs, arrays, statics) if recorded else value
 
     def convert_constants(self, inputs: Sequence[Any], arrays: list[Any]) -> None:
