@@ -175,6 +175,12 @@ OPEN = {
     "not a number everywhere": (lambda x: x * np.nan, lambda g, x: (g * x,), [X]),
     "noise": (lambda x: x + 1e-3 * np.sin(1e9 * x), lambda g, x: (g,), [X]),
     "float32 inside": (lambda x: (x.astype(np.float32) ** 2).astype(float), square_vjp, [X]),
+    "drowned in a constant": (lambda x: 1e8 + 1e-12 * x, lambda g, x: (2e-12 * g,), [X]),
+    "a staircase": (lambda x: np.round(x * 1e4) / 1e4, lambda g, x: (g * 0,), [X]),
+    "NaN but for whole exponents": (
+        lambda p: np.array([-1.0, 2.0]) ** p,
+        lambda g, p: ((g * np.array([-1.0, 2.0]) ** p * np.log([-1.0, 2.0])).sum(),),
+        [np.array(0.5)]),
 }
 
 
@@ -215,6 +221,47 @@ def test_wrong_use():
             check_vjp(square, square_vjp, inputs)
     with pytest.raises(ValueError, match="order"):
         gradcheck(ops.exp, [X], order=0)
+
+
+def test_last_bits_that_differ_from_call_to_call_are_noise_not_randomness():
+    calls = iter(range(10**6))
+    report = check_vjp(lambda x: x * x * (1 + 1e-15 * (next(calls) % 2)), square_vjp, [X])
+    assert report.max_ratio <= 1
+
+
+def test_an_exact_zero_may_be_rounded_to_the_size_of_the_other_gradients():
+    def vjp(g, a, b):
+        return g * 1e6 * np.ones_like(a), g * 1e-10 * np.ones_like(b)
+
+    check_vjp(lambda a, b: 1e6 * a.sum() + 0 * b.sum(), vjp, [X, X])
+
+
+def saturated(seed):
+    """v (1 - tanh(x)^2) at |x| from 15 to 60, where 1 - tanh^2 is a few roundings of 1."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(15, 60, 6) * rng.choice([-1, 1], 6)
+    v = rng.standard_normal(6) * 10.0 ** rng.integers(-3, 4)
+
+    def f(v, x):
+        return v * (1 - np.tanh(x) ** 2)
+
+    def vjp(g, v, x):
+        return g * (1 - np.tanh(x) ** 2), -2 * g * v * np.tanh(x) * (1 - np.tanh(x) ** 2)
+
+    return f, vjp, [v, x]
+
+
+@pytest.mark.parametrize("number", [200, pytest.param(5000, marks=pytest.mark.thorough)])
+def test_rounding_inside_a_saturated_function_is_no_wrong_rule(number):
+    rejected = 0
+    for seed in range(number):
+        try:
+            check_vjp(*saturated(seed), seed=seed)
+        except GradcheckError:
+            rejected += 1
+        except Inconclusive:
+            pass
+    assert rejected <= number // 5000
 
 
 def test_one_probe_costs_the_same_for_any_size():

@@ -108,7 +108,9 @@ def recorded(below: Callable[..., list[Any]], problem: Problem, rng: np.random.G
     v = [cotangent_for(array(y), rng) for y in outputs]
     plain, taped = (flat_host(gradients_of(outputs, tensors, v, create_graph), problem)
                     for create_graph in (False, True))
-    tolerance = max(rtol, 64 * problem.eps) * (np.abs(plain) + np.abs(taped)) + report.floor
+    size = largest([plain])  # an exact 0 beside it may have been rounded to this
+    tolerance = max(rtol, 64 * problem.eps) * (np.abs(plain) + np.abs(taped))
+    tolerance += report.floor + 64 * problem.eps * size
     wrong = np.isfinite(plain) & ~(np.abs(plain - taped) <= tolerance)
     if wrong.any():
         i = int(np.argmax(wrong))

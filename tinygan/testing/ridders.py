@@ -70,6 +70,25 @@ def observed_noise(quotients: np.ndarray, h: np.ndarray, base: int) -> np.ndarra
     return np.max(jitter, axis=0, initial=0, where=np.isfinite(jitter))
 
 
+def stair_height(plus: np.ndarray, y: np.ndarray, minus: np.ndarray,
+                 tiny: float) -> np.ndarray:
+    """The noise of a staircase, per output: the height of its steps; 0 where f is not one.
+
+    Rounding inside f, to float32 or in the 1 of 1 - tanh(x)^2 at x = 18, leaves multiples of one
+    height: the values do not change at all over fine steps, and over wider ones by 1, 2, 3, ...
+    times the smallest change. One or two changes alone may be jumps of an exact f, such as floor,
+    unless they are ``tiny``.
+    """
+    change = np.abs(np.stack([plus, minus]) - y)
+    height = np.min(change, axis=(0, 1), initial=np.inf, where=change > 0)
+    multiple = change / height
+    low = multiple < 1000  # larger ones need not be exact
+    whole = (np.abs(multiple - np.round(multiple)) < 1e-3) | ~low
+    many = np.max(multiple, axis=(0, 1), initial=0, where=low) > 2.5
+    still = (change[:, -2:] == 0).all(axis=(0, 1))
+    return np.where(still & (many | (height <= tiny)) & whole.all(axis=(0, 1)), height, 0)
+
+
 def crosses_kink(plus: np.ndarray, y: np.ndarray, minus: np.ndarray, h: np.ndarray,
                  noise: np.ndarray) -> np.ndarray:
     """Which steps cross a kink or a jump between x - hu and x + hu, as do all wider ones.

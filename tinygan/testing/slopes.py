@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .problem import Problem
-from .ridders import crosses_kink, extrapolate, observed_noise
+from .ridders import crosses_kink, extrapolate, observed_noise, stair_height
 
 # (first, count): the steps 2^-first, 2^-(first + 1), ...
 STEPS = ((2, 16), (14, 12))  # the second row only where the first leaves something undecided
@@ -71,18 +71,23 @@ def usable(quotients: np.ndarray) -> np.ndarray:
 def rounding(problem: Problem, plus: np.ndarray, minus: np.ndarray) -> np.ndarray:
     """The rounding error of f at every step."""
     largest = np.maximum(np.abs(plus), np.abs(minus))
-    return problem.eps * np.maximum(largest, np.abs(problem.y))
+    return problem.eps * np.maximum(largest, np.abs(problem.y)) + problem.jitter
 
 
 def slope(problem: Problem, u: np.ndarray) -> Slope:
     """The slopes of all outputs along u. Undecided ones are 0 with error 0."""
     value, error = np.full(problem.y.shape, np.nan), np.full(problem.y.shape, np.inf)
     decided = kink = np.zeros(problem.y.shape, bool)
+    stairs = np.zeros(problem.y.shape)
+    tiny = 16 * problem.eps * max(float(np.max(np.abs(a[np.isfinite(a)]), initial=0))
+                                  for a in (problem.x, problem.y))
     with np.errstate(all="ignore"):
         for first, count in STEPS:
             plus, minus, h, step_error = values_along(problem, u, first, count)
             quotients = usable((plus - minus) / (2 * h))
-            noise = 2 * (rounding(problem, plus, minus) + step_error * np.abs(quotients)) / h
+            stairs = np.maximum(stairs, stair_height(plus, problem.y, minus, tiny))
+            inexact = np.maximum(rounding(problem, plus, minus), stairs)
+            noise = 2 * (inexact + step_error * np.abs(quotients)) / h
             noise = np.maximum(noise, 2 * observed_noise(quotients, h, 4) / h)
             quotients[crosses_kink(plus, problem.y, minus, h, noise)] = np.nan
             limit, e = extrapolate(quotients, noise, 4)
