@@ -1,4 +1,4 @@
-"""Functions, layers, losses, penalties, optimizer updates and whole GAN losses through the checker."""
+"""Functions, layers, losses, penalties, optimizers and whole GAN losses through the checker."""
 
 import inspect
 import math
@@ -44,14 +44,17 @@ def test_derivatives_thorough(name):
     assert undecided <= 4
 
 
-# ------------------------------------------------------------------------------------------- optimizer updates
+# -------------------------------------------------------------------------------- optimizer updates
 
 G = np.random.default_rng(0).standard_normal(5)
-PAST = [np.random.default_rng(k).standard_normal(5) for k in (1, 2)]  # gradients of the steps before
-UPDATES = {  # optimizer, and the derivative of its third update with respect to the last gradient, from the papers
+# gradients of the steps before
+PAST = [np.random.default_rng(k).standard_normal(5) for k in (1, 2)]
+# optimizer, and the derivative of its third update by the last gradient, from the papers
+UPDATES = {
     "SGD": (lambda p: optim.SGD(p, 0.1), lambda g: -0.1 * np.ones(5)),
     "SGD with momentum": (lambda p: optim.SGD(p, 0.1, momentum=0.9), lambda g: -0.1 * np.ones(5)),
-    "SGD with Nesterov's momentum": (lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True), lambda g: -0.19 * np.ones(5)),
+    "SGD with Nesterov's momentum": (lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
+                                     lambda g: -0.19 * np.ones(5)),
     "RMSprop": (lambda p: optim.RMSprop(p, 0.1, alpha=0.9), lambda g: rmsprop_slope(g)),
     "Adam": (lambda p: optim.Adam(p, 0.1, betas=(0.5, 0.9)), lambda g: adam_slope(g)),
 }
@@ -65,7 +68,7 @@ def rmsprop_slope(g):
 
 
 def adam_slope(g):
-    """d/dg of -lr m_hat / (v_hat^(1/2) + eps) at step 3, m = 0.5 m' + 0.5 g, v = 0.9 v' + 0.1 g^2."""
+    """d/dg of -lr m_hat / (v_hat^(1/2) + eps), m = 0.5 m' + 0.5 g, v = 0.9 v' + 0.1 g^2."""
     m = 0.5 * (0.5 * 0.5 * PAST[0] + 0.5 * PAST[1]) + 0.5 * g
     v = 0.9 * (0.9 * 0.1 * PAST[0] ** 2 + 0.1 * PAST[1] ** 2) + 0.1 * g**2
     c1, c2 = 1 - 0.5**3, 1 - 0.9**3
@@ -75,7 +78,7 @@ def adam_slope(g):
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_optimizer_updates(name):
-    """An update is a smooth function of the gradient; its slope must be the one derived from the paper by hand."""
+    """An update is a smooth function of the gradient, its slope derived from the paper by hand."""
     make, slope = UPDATES[name]
 
     def update(p, g):
@@ -107,15 +110,16 @@ def test_moving_average_and_clipping():
     check_vjp(clipped, lambda v, p: (v * (np.abs(p) < 0.5),), [G])
 
 
-# ------------------------------------------------------------------------------------------------- identities
+# --------------------------------------------------------------------------------------- identities
 
 
 def test_penalty_of_a_linear_critic():
-    """D(x) = <w, x>: the penalty is (|w| - 1)^2 and its gradient 2 (|w| - 1) w / |w|, wherever the interpolates are."""
+    """D(x) = <w, x>: the penalty is (|w| - 1)^2, its gradient 2 (|w| - 1) w / |w|, anywhere."""
     w = tg.Tensor(np.array([[3.0], [4.0]]))
     real, fake = np.random.default_rng(0).standard_normal((2, 5, 2))
     for shift in (0.0, 7.0):  # a constant added to the critic changes nothing
-        penalty = losses.gradient_penalty(lambda x: ops.matmul(x, w) + shift, real, fake, rng=np.random.default_rng(1))
+        penalty = losses.gradient_penalty(lambda x: ops.matmul(x, w) + shift, real, fake,
+                                          rng=np.random.default_rng(1))
         assert math.isclose(float(penalty), 16, rel_tol=1e-12)
         assert np.allclose(tg.grad(penalty, [w])[0], 2 * 4 * w.data / 5, rtol=1e-12)
 
@@ -123,12 +127,17 @@ def test_penalty_of_a_linear_critic():
 def test_convolution_has_its_adjoint():
     """<conv x, y> = <x, conv_transpose y>."""
     rng = np.random.default_rng(0)
-    x, w, y = rng.standard_normal((2, 3, 5, 5)), rng.standard_normal((3, 3, 3, 4)), rng.standard_normal((2, 4, 3, 3))
-    forward, back = functional.conv2d(x, w, stride=2, padding=1), functional.conv_transpose2d(y, w, stride=2, padding=1)
-    assert forward.shape == y.shape and math.isclose((forward * y).sum(), (x * back).sum(), rel_tol=1e-12)
+    x, w = rng.standard_normal((2, 3, 5, 5)), rng.standard_normal((3, 3, 3, 4))
+    y = rng.standard_normal((2, 4, 3, 3))
+    forward = functional.conv2d(x, w, stride=2, padding=1)
+    back = functional.conv_transpose2d(y, w, stride=2, padding=1)
+    assert forward.shape == y.shape
+    assert math.isclose((forward * y).sum(), (x * back).sum(), rel_tol=1e-12)
 
 
 def test_loss_of_a_batch_is_the_mean_of_its_losses():
     scores = np.random.default_rng(0).standard_normal((6, 1))
-    for loss in (losses.minimax_generator, losses.nonsaturating_generator, losses.wasserstein_generator):
-        assert math.isclose(float(loss(scores)), np.mean([float(loss(s[None])) for s in scores]), rel_tol=1e-12)
+    for loss in (losses.minimax_generator, losses.nonsaturating_generator,
+                 losses.wasserstein_generator):
+        assert math.isclose(float(loss(scores)), np.mean([float(loss(s[None])) for s in scores]),
+                            rel_tol=1e-12)
