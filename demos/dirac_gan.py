@@ -151,7 +151,7 @@ def picture(paths, fields, title):
         last.plot(np.hypot(*path.T), color=color, linewidth=1.8, label=name)
     planes[0].legend(fontsize=9, loc="upper right")
     last.set(yscale="log", ylim=(1e-9, 1e8), xlabel="step", ylabel="distance to the equilibrium")
-    last.set_title("All seven: flat means circling,\na straight fall convergence", fontsize=11,
+    last.set_title("All seven. Flat: it circles;\na straight fall: it converges", fontsize=11,
                    loc="left")
     last.set_box_aspect(1)
     last.legend(fontsize=9, loc="upper right")
