@@ -16,15 +16,20 @@ from tinygan.testing.compositions import COMPOSITIONS
 from tinygan.testing.mutants import cases_of, gradients
 from tinygan.testing.samplers import SAMPLERS, Picker
 from strict import MISSING, MODULES, StrictArray, name_of, strict
-from tinygan.training.likelihood import trainer
-from tinygan.training.methods import METHODS, Config
+from tinygan.training import METHODS, Config, Run, new_game
 
 X = np.random.default_rng(0).standard_normal((3, 4))
 
 
 def small(method, device):
-    """A small trainer on a device."""
-    return trainer(Config(method=method, steps=3, batch=8, width=8, depth=2), data.ring(), device)
+    """A small run on a device."""
+    config = Config(method=method, steps=3, batch=8, width=8, depth=2)
+    return Run(new_game(config, data.ring(), device))
+
+
+def weights(run):
+    """The parameters of all networks of a run."""
+    return [p for network in run.game.networks.values() for p in network.parameters()]
 
 
 def moved(case, device):
@@ -71,7 +76,7 @@ def test_a_training_step_is_bit_equal_and_waits_only_for_the_log(method):
     ours, theirs = here.iterate(), there.iterate()
     waits = StrictArray.synchronizations - before
     assert ours == theirs and waits <= 3 * ((there.config.n_critic or 1) + 1)  # the figures of the log, nothing else
-    for a, b in zip(*([p for player in t.players for p in getattr(t, player).parameters()] for t in (here, there))):
+    for a, b in zip(weights(here), weights(there), strict=True):
         assert type(b.data) is StrictArray and a.data.tobytes() == b.data.get().tobytes()
 
 
@@ -83,6 +88,9 @@ def test_a_training_step_is_bit_equal_and_waits_only_for_the_log(method):
     lambda x: np.where(x > 0, x, X), lambda x: np.concatenate([x, X]), lambda x: np.unstack(x), lambda x: np.spacing(x),
     lambda x: np.vecdot(x, x), lambda x: x.__setitem__(0, X[0]), lambda x: np.add(x, 1, out=(np.empty((3, 4)),)),
     lambda x: setattr(x.flags, "writeable", False) or x.flags.writeable.missing, lambda x: np.ones(3) @ x,
+    lambda x: x + np.array(1.0), lambda x: np.maximum.reduce(x), lambda x: np.minimum.reduce(x),
+    lambda x: np.maximum.accumulate(x), lambda x: x.max(initial=0), lambda x: np.min(x, initial=0),
+    lambda x: np.add.at(x, (np.array([0, 0]), 1), 1.0), lambda x: np.exp.at(x, np.array([0])),
     lambda x: np.copyto(X.copy(), x), lambda x: ops.exp(tg.Tensor(x)) * X, lambda x: np.array([x, x])])
 def test_refuses_what_cupy_refuses(leak):
     with pytest.raises((TypeError, AttributeError)):
@@ -91,7 +99,7 @@ def test_refuses_what_cupy_refuses(leak):
 
 @pytest.mark.parametrize("idiom", [
     lambda x: x + 1, lambda x: 2.0 * x, lambda x: np.float64(2) * x, lambda x: np.exp(x), lambda x: np.add.reduce(x, axis=0),
-    lambda x: np.maximum.reduce(x, axis=None), lambda x: x.sum(), lambda x: np.sum(x, axis=1, keepdims=True),
+    lambda x: np.multiply.reduce(x, axis=None), lambda x: x.sum(), lambda x: np.sum(x, axis=1, keepdims=True),
     lambda x: x.T @ x, lambda x: np.matmul(x, x.T), lambda x: np.where(x > 0, x, 0.0),
     lambda x: np.concatenate([x, x], axis=1),
     lambda x: np.zeros_like(x, shape=(2,)), lambda x: x[1], lambda x: x[:, ::-1], lambda x: x[np.array([0, 0])],
@@ -106,13 +114,24 @@ def test_in_place_operations_and_scalars():
     x = strict(X)
     x += 1
     np.multiply(x, 2, out=x)
-    np.add.at(x, (np.array([0, 0]), 1), 1.0)
+    np.add.at(x, np.array([0, 0]), 1.0)
     expected = (X + 1) * 2
-    expected[0, 1] += 2
+    expected[0] += 2
     assert np.array_equal(backend.to_numpy(x), expected)
     before = StrictArray.synchronizations
     assert float(x.sum()) and bool(x[0, 0]) and isinstance(x.sum(), StrictArray)
     assert StrictArray.synchronizations == before + 2
+
+
+def test_set_refuses_memory_that_is_not_contiguous():
+    x = strict(X)
+    x.T.set(X.T)
+    with pytest.raises(RuntimeError, match="non-contiguous"):
+        x[:, ::2].set(X[:, ::2])
+
+
+def test_an_empty_shape_is_ignored_as_in_cupy():
+    assert np.zeros_like(strict(X), shape=()).shape == X.shape
 
 
 def test_a_wrong_rule_is_found_there_too():
