@@ -48,7 +48,8 @@ def test_relativistic_generators_see_the_data():
     real, z = run.game.real(), run.game.latents()
     _, columns = run.game.generator_gradients(z, real)
     apart = run.game.critic(real).data - run.game.critic(run.game.generator(z)).data
-    assert float(columns["generator_loss"]) == pytest.approx(np.logaddexp(0, apart.astype(float)).mean(), rel=1e-5)
+    assert float(columns["generator_loss"]) == pytest.approx(np.logaddexp(0,
+                                                                          apart.astype(float)).mean(), rel=1e-5)
 
 
 def test_a_spectrally_normalized_critic_lengthens_nothing():
@@ -59,7 +60,8 @@ def test_a_spectrally_normalized_critic_lengthens_nothing():
     for layer in layers:
         weight = layer.layer.weight.data
         sigma = float((weight * layer.direction()).sum())
-        assert sigma == pytest.approx(np.linalg.norm(weight, 2), rel=0.05)  # one power iteration a pass follows it
+        # one power iteration a pass follows it
+        assert sigma == pytest.approx(np.linalg.norm(weight, 2), rel=0.05)
     assert samples.gradient_norms(run.game, 500).max() < 1.1
 
 
@@ -70,7 +72,8 @@ def test_instance_noise_falls_to_0_and_is_on_all_that_the_critic_sees():
     for step in range(8):
         expected = start * (1 - step / 8)
         seen = run.game.with_noise(x)
-        assert seen.std() == pytest.approx(expected, rel=5 / math.sqrt(2 * seen.size)) and seen.dtype == np.float32
+        assert seen.std() == pytest.approx(expected,
+                                           rel=5 / math.sqrt(2 * seen.size)) and seen.dtype == np.float32
         if step < 2:
             run.iterate()
         run.game.optimizers["generator"].steps = step + 1
@@ -97,8 +100,10 @@ def gaussian(covariance, n=4000):
     x = np.random.default_rng(0).standard_normal((n, len(covariance)))
     x = np.linalg.solve(np.linalg.cholesky(np.cov(x.T, bias=True)), (x - x.mean(axis=0)).T)
     x = (np.linalg.cholesky(covariance) @ x).T
-    return data.dataset.finite("gaussian", x.shape[1], dict.fromkeys(("train", "validation", "test"), np.arange(n)),
-                           lambda chosen: x[chosen].astype(np.float32), np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    return data.dataset.finite("gaussian", x.shape[1],
+                               dict.fromkeys(("train", "validation", "test"), np.arange(n)),
+                           lambda chosen: x[chosen].astype(np.float32), np.zeros(x.shape[1]),
+                               np.ones(x.shape[1]))
 
 
 def test_a_linear_vae_finds_probabilistic_principal_components():
@@ -109,7 +114,8 @@ def test_a_linear_vae_finds_probabilistic_principal_components():
     """
     values = np.array([4.0, 1.5, 0.3, 0.1])
     rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0]
-    run = run_of("vae", gaussian(rotation @ np.diag(values) @ rotation.T), depth=0, latent=2, steps=2000, batch=256,
+    run = run_of("vae", gaussian(rotation @ np.diag(values) @ rotation.T), depth=0, latent=2,
+                 steps=2000, batch=256,
                          lr=0.01, eager=False)
     run.game.generator.log_sigma.assign([0])  # nearer to what is to be found
     list(run.train())
@@ -117,8 +123,10 @@ def test_a_linear_vae_finds_probabilistic_principal_components():
     best = 0.5 * (4 * math.log(2 * math.pi) + np.log(values[:2]).sum() + 2 * math.log(noise) + 4)
     losses_ = run.columns()["generator_loss"][-60:]
     error = losses_.std() / math.sqrt(len(losses_))
-    assert losses_.mean() == pytest.approx(best, abs=5 * error + 0.01) and losses_.mean() > best - 5 * error
-    assert math.exp(2 * float(run.game.generator.log_sigma.data[0])) == pytest.approx(noise, rel=0.1)
+    assert losses_.mean() == pytest.approx(best, abs=5 * error
+                                           + 0.01) and losses_.mean() > best - 5 * error
+    assert math.exp(2 * float(run.game.generator.log_sigma.data[0])) == pytest.approx(noise,
+                                                                                      rel=0.1)
     point = (2 * rotation[:, 0] + rotation[:, 2]).astype(np.float32)[None]
     decoded = run.game.generator(run.game.networks["encoder"](point).data[:, :2]).data[0] @ rotation
     assert decoded == pytest.approx([2 * (4 - noise) / 4, 0, 0, 0], abs=0.15)
@@ -141,13 +149,15 @@ def test_the_three_players_of_a_vae_gan_have_their_own_losses():
 
     one, two = run.game.generator(z), run.game.generator(p)
     apart = features(x) - features(one)
-    error = (apart * apart).sum() * (1 / 12) + 0.5 * math.log(2 * math.pi) * 8  # 6 examples, 8 features
+    # 6 examples, 8 features
+    error = (apart * apart).sum() * (1 / 12) + 0.5 * math.log(2 * math.pi) * 8
     scores = [run.game.critic(y) for y in (x, one, two)]
     expected = grad(error + kl, run.game.networks["encoder"].parameters())
     first = len(run.game.generator.parameters())
     for a, b in zip(found[first:first + len(expected)], expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    real, fake = scores[0].data.astype(float), np.concatenate([s.data for s in scores[1:]]).astype(float)
+    real, fake = scores[0].data.astype(float), np.concatenate([s.data
+                                                               for s in scores[1:]]).astype(float)
     game = np.logaddexp(0, -real).mean() + np.logaddexp(0, fake).mean()
     assert float(columns["critic_loss"]) == pytest.approx(game, rel=1e-5)
     assert float(columns["generator_loss"]) == pytest.approx(
@@ -161,10 +171,12 @@ def test_a_mixture_is_fitted_by_maximum_likelihood():
     n, truth = 8000, [(0.25, [-2.0, 0.0], [0.5, 0.2]), (0.75, [2.0, 1.0], [0.3, 1.0])]
     parts = [rng.normal(mean, sd, (int(n * share), 2)) for share, mean, sd in truth]
     x = np.concatenate(parts).astype(np.float32)
-    source = data.dataset.finite("two", 2, dict.fromkeys(("train", "validation", "test"), np.arange(n)), lambda i: x[i],
+    source = data.dataset.finite("two", 2, dict.fromkeys(("train", "validation", "test"),
+                                                         np.arange(n)), lambda i: x[i],
                              np.zeros(2), np.ones(2))
     run = run_of("mixture", source, width=2, steps=1500, batch=500, eager=False)
-    run.game.generator.means.assign([[-1, 0], [1, 0]])  # from a start inside one part the other may never be found
+    # from a start inside one part the other may never be found
+    run.game.generator.means.assign([[-1, 0], [1, 0]])
     list(run.train())
     model = run.game.average.network
     order = np.argsort(model.means.data[:, 0])
@@ -177,7 +189,8 @@ def test_a_mixture_is_fitted_by_maximum_likelihood():
 
 def test_latents_become_samples_of_the_mixture():
     rng, n = np.random.default_rng(0), 40_000
-    model = likelihood.GaussianMixture(np.array([[-5.0, 0.0], [5.0, 1.0], [0.0, 9.0]], np.float32), 0.5)
+    model = likelihood.GaussianMixture(np.array([[-5.0, 0.0], [5.0, 1.0], [0.0, 9.0]], np.float32),
+                                       0.5)
     model.logits.assign(np.log([0.2, 0.3, 0.5]))
     model.log_sigmas.assign(np.log([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]))
     x = model(rng.standard_normal((n, 4), np.float32)).data
@@ -194,7 +207,8 @@ def test_a_component_cannot_shrink_onto_a_point():
     model = likelihood.GaussianMixture(np.zeros((1, 2), np.float32), 1e-30)
     x = np.zeros((3, 2), np.float32)
     loss = model.nll(x)
-    assert float(loss.data) == pytest.approx(2 * math.log(model.floor) + math.log(2 * math.pi), rel=1e-5)
+    assert float(loss.data) == pytest.approx(2 * math.log(model.floor) + math.log(2 * math.pi),
+                                             rel=1e-5)
     (slope,) = grad(loss, [model.log_sigmas])
     assert (slope == 0).all()
 
@@ -205,7 +219,8 @@ def test_every_method_is_saved_and_loaded_without_its_data(method, shape, tmp_pa
     x = np.random.default_rng(0).random(shape)
     gan = GAN(method, **SMALL).fit(x)
     gan.save(tmp_path / "gan.npz")
-    np.testing.assert_array_equal(GAN.load(tmp_path / "gan.npz").sample(7, seed=1), gan.sample(7, seed=1))
+    np.testing.assert_array_equal(GAN.load(tmp_path / "gan.npz").sample(7, seed=1),
+                                  gan.sample(7, seed=1))
 
 
 # ------------------------------------------------------------------------------------------------- evaluation

@@ -38,7 +38,8 @@ def run_bits(run):
     """All that a run has made, but for the time it took."""
     arrays, values = run.state_dict()
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
-    return ({name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()},
+    return ({name: (value.dtype.str, value.shape, value.tobytes()) for name,
+             value in arrays.items()},
             {name: value for name, value in values.items() if name != "seconds"})
 
 
@@ -50,7 +51,8 @@ def norms(network):
 
 
 @pytest.mark.parametrize("c", [1, 3])
-@pytest.mark.parametrize("other", [lambda side: side, lambda side: 72 - side], ids=["square", "oblong"])
+@pytest.mark.parametrize("other", [lambda side: side, lambda side: 72 - side],
+                         ids=["square", "oblong"])
 def test_every_size_goes_out_and_in(c, other):
     """Rows of c h w numbers in [-1, 1], scores (n, 1), all in float32, in training and in evaluation."""
     rng = np.random.default_rng(0)
@@ -66,11 +68,13 @@ def test_every_size_goes_out_and_in(c, other):
         for critic in critics:
             scores = critic(x).data
             assert scores.shape == (2, 1) and scores.dtype == np.float32
-        assert {t.dtype for network in (generator, *critics) for _, t, _ in network.named_tensors()} == {z.dtype}
+        assert {t.dtype for network in (generator, *critics) for _, t,
+                _ in network.named_tensors()} == {z.dtype}
 
 
-@pytest.mark.parametrize("shape, smallest", [((1, 8, 8), (4, 4)), ((1, 15, 15), (7, 7)), ((3, 28, 28), (7, 7)),
-                                             ((1, 64, 64), (4, 4)), ((1, 8, 64), (4, 32)), ((3, 63, 33), (7, 4))])
+@pytest.mark.parametrize("shape, smallest",
+                         [((1, 8, 8), (4, 4)), ((1, 15, 15), (7, 7)), ((3, 28, 28), (7, 7)),
+                          ((1, 64, 64), (4, 4)), ((1, 8, 64), (4, 32)), ((3, 63, 33), (7, 4))])
 def test_images_are_halved_until_a_side_is_below_8(shape, smallest):
     halved, _ = networks.pyramid(shape, 2)
     assert halved[0] == shape[1:] and halved[-1] == smallest
@@ -80,7 +84,8 @@ def test_images_are_halved_until_a_side_is_below_8(shape, smallest):
 def test_parameters_of_the_dcgan_for_28_x_28():
     """Counted by hand: 7 x 7 x 128 to 14 x 14 x 64 to 28 x 28 x 1, kernels 4 x 4, and back."""
     run = run_of("gan", images(1, 28, 28), width=64, latent=100)
-    generator = [100 * 6272, 6272, 128, 128, 16 * 128 * 64, 64, 64, 64, 16 * 64 * 1, 1]  # BatchNorm: gamma and beta
+    # BatchNorm: gamma and beta
+    generator = [100 * 6272, 6272, 128, 128, 16 * 128 * 64, 64, 64, 64, 16 * 64 * 1, 1]
     critic = [16 * 1 * 64, 64, 16 * 64 * 128, 128, 128, 128, 6272, 1]
     assert [p.size for p in run.game.generator.parameters()] == generator and sum(generator) == 766_017
     assert [p.size for p in run.game.critic.parameters()] == critic and sum(critic) == 138_817
@@ -104,14 +109,16 @@ def test_weights_start_as_their_papers_say(method, expected):
     run = run_of(method, images(1, 28, 28), width=64, latent=100)
 
     def spread(network, least):  # of weights that are many enough to tell
-        return [(p.data.std(), p.shape) for p in network.parameters() if p.ndim > 1 and p.size > least]
+        return [(p.data.std(), p.shape) for p in network.parameters()
+                if p.ndim > 1 and p.size > least]
 
     assert [s for s, _ in spread(run.game.generator, 1e4)] == pytest.approx([0.02, 0.02], rel=0.02)
     for found, shape in spread(run.game.critic, 1e4):
         assert found == pytest.approx(expected or (2 / math.prod(shape[:-1])) ** 0.5, rel=0.02)
 
 
-@pytest.mark.parametrize("shape, expected", [((1, 8, 8), 64), ((1, 28, 28), 100), ((3, 64, 64), 100)])
+@pytest.mark.parametrize("shape, expected",
+                         [((1, 8, 8), 64), ((1, 28, 28), 100), ((3, 64, 64), 100)])
 def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
     run = run_of("wgan-gp", images(*shape), net="mlp", width=None, latent=None)
     config = run.game.config
@@ -124,15 +131,18 @@ def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
 def test_images_have_settings_of_their_own(method):
     points, pictures = METHODS[method], images()
     run = run_of(method, net="mlp", width=8)
-    used = {"lr": run.game.config.lr, "penalty": run.game.config.penalty, "clip": run.game.clip and run.game.clip.limit}
-    assert used == {"lr": points.lr, "penalty": points.penalty, "clip": points.clip} | dict(points.images)
+    used = {"lr": run.game.config.lr, "penalty": run.game.config.penalty,
+            "clip": run.game.clip and run.game.clip.limit}
+    assert used == {"lr": points.lr, "penalty": points.penalty,
+                    "clip": points.clip} | dict(points.images)
     assert run_of(method, net="mlp", width=8, lr=0.5).config.lr == 0.5
     assert points.of(data.ring()) == points != points.of(pictures) or not points.images
 
 
 # ------------------------------------------------------------------------- replay, resume, the other backend
 
-PLAIN_CASES = [("gan", 1), ("gan", 2), ("sngan", 1), ("wgan", 1), ("wgan-gp", 1), ("r1", 2), ("r3gan", 1), ("vae", 1),
+PLAIN_CASES = [("gan", 1), ("gan", 2), ("sngan", 1), ("wgan", 1), ("wgan-gp", 1), ("r1", 2),
+               ("r3gan", 1), ("vae", 1),
                ("vae-gan", 1)]  # of the plain tests; the long ones run all
 
 
@@ -147,7 +157,8 @@ def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate, mon
             run.stop = row["step"] == until
         return run
 
-    monkeypatch.setattr(runs, "EVALUATIONS", 1)  # scores take most of the time of runs as short as these
+    # scores take most of the time of runs as short as these
+    monkeypatch.setattr(runs, "EVALUATIONS", 1)
     eager, replayed, half = made(True, None), made(False, None), made(False, 3)
     replays = replayed.play if accumulate == 1 else next(iter(replayed.game.gradients.values()))
     assert isinstance(replays, Program) and replays.entries[0].replay and half.step == 3
@@ -229,7 +240,8 @@ MLP = dict(net="mlp", width=16, depth=2)
 
 
 # But where every pass moves something beside the weights: the vectors of spectral normalization, the mean path length.
-exact = pytest.mark.parametrize("method", [name for name in METHODS if name not in ("sngan", "path-length")])
+exact = pytest.mark.parametrize("method",
+                                [name for name in METHODS if name not in ("sngan", "path-length")])
 
 
 @exact
@@ -256,7 +268,8 @@ def test_accumulated_batches_are_the_large_batch_to_float32s_rounding(method):
     Rounding errors of 2^-24 at each of n operations in a row add up like a random walk, to about n^(1/2) 2^-24 of the
     terms' size: some 20 x 6e-8. Where terms cancel, what is left is smaller than they are; 2e-5 leaves room for that.
     """
-    parts, whole = (trained(b, k, np.float32, method, source=images(), **MLP) for b, k in ((8, 3), (24, 1)))
+    parts, whole = (trained(b, k, np.float32, method, source=images(), **MLP) for b,
+                    k in ((8, 3), (24, 1)))
     assert change(parts, whole) < 2e-5
     assert {p.dtype for p in parts.weights} == {np.dtype(np.float32)}
 
@@ -278,17 +291,21 @@ def test_a_critic_without_batch_norm_gets_the_large_batchs_gradient_from_any_fak
     largest = max(np.abs(b).max() for b in theirs[0])
     for a, b in zip(ours[0], theirs[0]):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * largest)
-    assert {k: float(v) for k, v in ours[1].items()} == pytest.approx({k: float(v) for k, v in theirs[1].items()}, rel=1e-12)
+    assert {k: float(v) for k,
+            v in ours[1].items()} == pytest.approx({k: float(v) for k, v in theirs[1].items()},
+                                                   rel=1e-12)
 
 
 @pytest.mark.parametrize("net, accumulate, said", [
     ("mlp", 1, []), ("mlp", 3, ["x 3 accumulated"]), ("conv", 1, []),
     ("conv", 3, ["x 3 accumulated", "batch norm sees a part at a time"])])
-def test_the_header_says_where_accumulated_batches_are_not_the_large_batch(net, accumulate, said, tmp_path):
+def test_the_header_says_where_accumulated_batches_are_not_the_large_batch(net, accumulate, said,
+                                                                           tmp_path):
     gan = GAN(**(SMALL | {"net": net, "accumulate": accumulate}))
     gan.prepare(images())
     header = report.header(gan, tmp_path, "speed")
-    assert [text for text in ("x 3 accumulated", "batch norm sees a part at a time") if text in header] == said
+    assert [text for text in ("x 3 accumulated", "batch norm sees a part at a time")
+            if text in header] == said
 
 
 def test_a_batch_of_no_parts_is_refused():

@@ -60,8 +60,10 @@ def files(run):
     arrays["history"] = np.delete(arrays["history"], times, axis=1)
     with open(run / "log.csv", newline="") as file:
         log = [row[:times] + row[times + 1:] for row in csv.reader(file)]
-    return {"state": checkpoint.digest(header, arrays), "log": hashlib.sha256(json.dumps(log).encode()).hexdigest(),
-            **{name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ("panel.png", "samples.npz")}}
+    return {"state": checkpoint.digest(header, arrays),
+            "log": hashlib.sha256(json.dumps(log).encode()).hexdigest(),
+            **{name: hashlib.sha256((run / name).read_bytes()).hexdigest()
+               for name in ("panel.png", "samples.npz")}}
 
 
 # ------------------------------------------------------------------------------------------------------ resume
@@ -99,7 +101,8 @@ def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp
             stops[row["step"]] = digest(whole)
     layers = [type(layer) for network in whole.game.networks.values()
               for layer in network.modules()]
-    assert (BatchNorm in layers) == (method not in ("path-length", "mixture")) and whole.step == 9 and len(stops) == 4
+    assert (BatchNorm in layers) == (method not in ("path-length",
+                                                    "mixture")) and whole.step == 9 and len(stops) == 4
     for step, then in stops.items():
         again = made()
         values, arrays = checkpoint.load(tmp_path / f"{step}.npz")
@@ -117,13 +120,18 @@ IMAGES = ["glyphs", "--net", "conv", "--width", "2", "--accumulate", "2", "--bat
 
 
 @pytest.mark.parametrize("method, source, eager, stops", [
-    pytest.param(method, source, eager, stops, marks=[long] * (number > 0)) for number, (method, source, eager, stops) in
-    enumerate([*product(METHODS, [POINTS], [False], [[4, 9]]), *product(METHODS, [POINTS], [True], [[1, 2, 6]]),
-               *product(CONVOLVED, [IMAGES], [False], [[3, 8]]), *product(CONVOLVED, [IMAGES], [True], [[1, 5]])])])
-def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(method, source, eager, stops, tmp_path, monkeypatch,
+    pytest.param(method, source, eager, stops, marks=[long] * (number > 0)) for number,
+    (method, source, eager, stops) in
+    enumerate([*product(METHODS, [POINTS], [False], [[4, 9]]),
+               *product(METHODS, [POINTS], [True], [[1, 2, 6]]),
+               *product(CONVOLVED, [IMAGES], [False], [[3, 8]]),
+               *product(CONVOLVED, [IMAGES], [True], [[1, 5]])])])
+def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(method, source, eager,
+                                                                       stops, tmp_path, monkeypatch,
                                                                        capsys):
     """Checkpoint, log, panel and samples; the run is stopped and resumed again and again."""
-    arguments, iterate = [*source, "--method", method, *ARGUMENTS, *["--eager"] * eager], runs.Run.iterate
+    arguments, iterate = [*source, "--method", method, *ARGUMENTS,
+                          *["--eager"] * eager], runs.Run.iterate
     monkeypatch.setattr(runs, "EVALUATIONS", 5)
     assert main(["train", *arguments, "--out", "whole"]) == 0
 
@@ -136,7 +144,8 @@ def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(method, s
     monkeypatch.setattr(runs.Run, "iterate", stopping)
     assert main(["train", *arguments, "--out", "stopped"]) == 130
     for _ in stops[1:]:
-        assert main(["train", "--resume", "stopped", "--device", "cpu", *["--eager"] * eager]) == 130
+        assert main(["train", "--resume", "stopped", "--device", "cpu",
+                     *["--eager"] * eager]) == 130
     assert main(["train", "--resume", "stopped", "--device", "cpu", *["--eager"] * eager]) == 0
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
@@ -150,7 +159,8 @@ def test_resuming_says_of_every_option_whether_it_may_change(tmp_path, monkeypat
     capsys.readouterr()
     commands = next(a for a in cli.parser()._actions if a.choices and "train" in a.choices)
     actions = commands.choices["train"]._actions
-    options = {action.option_strings[-1] if action.option_strings else "DATA": action for action in actions}
+    options = {action.option_strings[-1] if action.option_strings else "DATA": action
+               for action in actions}
     assert may < set(options) and len(options) > 20
     for name in set(options) - may:
         value = "ring" if name == "DATA" else "1"
@@ -176,12 +186,16 @@ for method in METHODS:
 """
 
 
-@pytest.mark.parametrize("seeds", [["0", "1"], pytest.param([*map(str, range(10)), *["random"] * 10], marks=long)])
+@pytest.mark.parametrize("seeds",
+                         [["0", "1"], pytest.param([*map(str, range(10)), *["random"] * 10],
+                                                   marks=long)])
 def test_processes_and_hash_seeds_give_the_same_run(seeds):
     """Bit for bit, with the same number of BLAS threads."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    seen = {subprocess.run([sys.executable, "-c", REPEATED, str(ROOT), str(ROOT / "tests")], capture_output=True, text=True,
-                           check=True, env={**environment, "PYTHONHASHSEED": seed}).stdout for seed in seeds}
+    seen = {subprocess.run([sys.executable, "-c", REPEATED, str(ROOT), str(ROOT / "tests")],
+                           capture_output=True, text=True,
+                           check=True, env={**environment, "PYTHONHASHSEED": seed}).stdout
+            for seed in seeds}
     assert len(seen) == 1 and len(seen.pop().splitlines()) == len(METHODS) + 1
 
 
@@ -228,7 +242,8 @@ def test_runs_leave_no_file_open(count, monkeypatch, capsys):
     monkeypatch.setattr("tinygan.app.report.results", lambda *arguments: "")
     handles = []
     for number in range(count):
-        code = main(["train", *POINTS, *ARGUMENTS, "--steps", "2", "--lr", "1e30" if number % 4 == 3 else "1e-3"])
+        code = main(["train", *POINTS, *ARGUMENTS, "--steps", "2", "--lr",
+                     "1e30" if number % 4 == 3 else "1e-3"])
         assert code == (7 if number % 4 == 3 else 0)
         handles.append(len(os.listdir("/proc/self/fd")))
     assert len(set(handles[2:])) == 1, handles

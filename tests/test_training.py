@@ -42,7 +42,8 @@ def run_bits(run):
     """All that a run has made, but for the time it took."""
     arrays, values = run.state_dict()
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
-    return ({name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()},
+    return ({name: (value.dtype.str, value.shape, value.tobytes()) for name,
+             value in arrays.items()},
             {name: value for name, value in values.items() if name != "seconds"})
 
 
@@ -77,7 +78,8 @@ def test_the_critics_steps_leave_the_generator_alone(method):
     game = run_of(method, eager=True).game
     start = snapshot(game)
     then = next(state for player, state in moves(game) if player == "generator")
-    assert all(then[part] == start[part] for part in ("generator", "generator_optimizer", "average"))
+    assert all(then[part] == start[part]
+               for part in ("generator", "generator_optimizer", "average"))
     assert then["critic"] != start["critic"]
 
 
@@ -148,9 +150,11 @@ def test_the_log_has_what_the_method_measures(method):
     columns = train(run_of(method)).columns()
     assert tuple(columns) == COLUMNS and np.array_equal(columns["step"], np.arange(1, 7))
     missing = {name for name, values in columns.items() if np.isnan(values).any()}
-    assert ("penalty" in missing) == (METHODS[method].penalty is None and method not in ("vae", "vae-gan"))  # those: the KL
+    assert ("penalty" in missing) == (METHODS[method].penalty is None
+                                      and method not in ("vae", "vae-gan"))  # those: the KL
     assert ("w_estimate" in missing) == (method not in ("wgan", "wgan-gp"))
-    assert ("critic_loss" in missing) == ("gradient_norm" in missing) == (method in ("vae", "mixture"))
+    assert ("critic_loss" in missing) == ("gradient_norm" in missing) == (method in ("vae",
+                                                                                     "mixture"))
     assert missing <= {"penalty", "w_estimate", "critic_loss", "gradient_norm"}
     assert all(np.isnan(columns[name]).all() for name in missing)
     assert (np.diff(columns["seconds"]) > 0).all()
@@ -165,7 +169,8 @@ def test_a_long_run_logs_and_evaluates_now_and_then():
 
 
 @pytest.mark.parametrize("steps, taken", [(3, [1, 2, 3]), (40, [1, 5, 10, 15, 20, 25, 30, 35, 40])])
-def test_a_run_on_images_keeps_a_snapshot_in_each_eighth_of_it_and_at_its_end(steps, taken, monkeypatch):
+def test_a_run_on_images_keeps_a_snapshot_in_each_eighth_of_it_and_at_its_end(steps, taken,
+                                                                              monkeypatch):
     monkeypatch.setattr(samples, "evaluate", lambda game, step: {})
     pictures = data.image_array(np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8))
     run = train(run_of("gan", pictures, steps=steps))
@@ -175,7 +180,8 @@ def test_a_run_on_images_keeps_a_snapshot_in_each_eighth_of_it_and_at_its_end(st
 
 
 def test_data_without_modes_is_scored_without_them():
-    columns = train(run_of(source=data.points(np.random.default_rng(0).normal(size=(50, 3))))).columns()
+    columns = train(run_of(source=data.points(np.random.default_rng(0).normal(size=(50,
+                                                                                    3))))).columns()
     assert np.isnan(columns["modes"]).all() and np.isfinite(columns["sliced_wasserstein"]).all()
 
 
@@ -248,8 +254,10 @@ def test_a_trainers_state_goes_into_another_trainer():
     assert run_bits(train(fresh)) == run_bits(whole)
 
 
-@pytest.mark.parametrize("spoil", [lambda a, v: a.pop("history"), lambda a, v: a.update(history=np.ones((2, 3))),
-                                   lambda a, v: a.pop("critic/layers.0.weight"), lambda a, v: v.pop("rng"),
+@pytest.mark.parametrize("spoil", [lambda a, v: a.pop("history"),
+                                   lambda a, v: a.update(history=np.ones((2, 3))),
+                                   lambda a, v: a.pop("critic/layers.0.weight"),
+                                   lambda a, v: v.pop("rng"),
                                    lambda a, v: a.update({"generator_optimizer/extra": np.ones(1)})])
 def test_a_state_of_another_kind_is_refused(spoil):
     run = run_of()
@@ -262,14 +270,16 @@ def test_a_state_of_another_kind_is_refused(spoil):
 # ------------------------------------------------------------------------------------------------ divergence
 
 
-@pytest.mark.parametrize("method, part", [(name, player) for name in METHODS for player in run_of(name).game.networks])
+@pytest.mark.parametrize("method, part", [(name, player) for name in METHODS
+                                          for player in run_of(name).game.networks])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_the_run(method, part, value):
     run = run_of(method)
     run.iterate()
     last = run.game.networks[part].parameters()[-1]
     last.assign(np.full(last.shape, value))
-    with np.errstate(all="ignore"), pytest.raises(Diverged, match="training diverged at step 2: the .* is not finite"):
+    with np.errstate(all="ignore"), pytest.raises(Diverged,
+                                                  match="training diverged at step 2: the .* is not finite"):
         if method == "wgan":
             run.game.clip.limit = np.inf  # which would bring infinity back to its limit
         train(run)
@@ -277,7 +287,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(method, part, value):
 
 def test_data_that_is_not_finite_stops_the_run():
     source = data.ring()
-    spoiled = dataclasses.replace(source, draw=lambda rng, n: source.draw(rng, n) * np.float32(np.nan))
+    spoiled = dataclasses.replace(source,
+                                  draw=lambda rng, n: source.draw(rng, n) * np.float32(np.nan))
     with pytest.raises(Diverged, match="step 1: the critic loss is not finite"):
         train(run_of(source=spoiled))
 
@@ -294,11 +305,16 @@ def test_a_parameter_that_is_not_finite_is_named():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"method": "gna"}, "unknown method 'gna'; choose gan, minimax, lsgan"), ({"steps": 0}, "steps must be"),
-    ({"steps": 1.5}, "steps must be a whole number"), ({"batch": -1}, "batch must be"), ({"batch": True}, "batch must be"),
-    ({"width": 0}, "width must be"), ({"depth": -1}, "depth must be"), ({"latent": "2"}, "latent must be"),
-    ({"n_critic": 0}, "n_critic must be"), ({"seed": -1}, "seed must be"), ({"lr": -1.0}, "lr must be"),
-    ({"lr": float("nan")}, "lr must be"), ({"lr": "fast"}, "lr must be"), ({"penalty": float("inf")}, "penalty must be"),
+    ({"method": "gna"}, "unknown method 'gna'; choose gan, minimax, lsgan"),
+    ({"steps": 0}, "steps must be"),
+    ({"steps": 1.5}, "steps must be a whole number"), ({"batch": -1}, "batch must be"),
+    ({"batch": True}, "batch must be"),
+    ({"width": 0}, "width must be"), ({"depth": -1}, "depth must be"),
+    ({"latent": "2"}, "latent must be"),
+    ({"n_critic": 0}, "n_critic must be"), ({"seed": -1}, "seed must be"),
+    ({"lr": -1.0}, "lr must be"),
+    ({"lr": float("nan")}, "lr must be"), ({"lr": "fast"}, "lr must be"),
+    ({"penalty": float("inf")}, "penalty must be"),
     ({"method": "gan", "penalty": 1.0}, "method gan has no penalty; leave it out"),
     ({"method": "mixture", "net": "conv"}, "method mixture has no net conv")])
 def test_unusable_settings_are_value_errors(options, message):
@@ -311,7 +327,8 @@ def test_unusable_settings_are_value_errors(options, message):
 @every_method
 def test_settings_left_out_are_the_methods_own(method):
     config, own = Config(method=method).resolved(), METHODS[method]
-    assert (config.lr, config.n_critic, config.penalty) == (own.lr, None if "n_critic" in own.without else own.n_critic, own.penalty)
+    assert (config.lr, config.n_critic, config.penalty) == (own.lr,
+                                                            None if "n_critic" in own.without else own.n_critic, own.penalty)
     assert Config(method=method, lr=0.5).resolved().lr == 0.5
 
 
@@ -337,7 +354,8 @@ def fitted(points):
 
 
 def test_the_constructor_only_stores(monkeypatch):
-    monkeypatch.setattr(backend, "resolve_device", lambda name=None: pytest.fail("nothing is resolved before fit"))
+    monkeypatch.setattr(backend, "resolve_device",
+                        lambda name=None: pytest.fail("nothing is resolved before fit"))
     gan = GAN("nonsense", steps=-3, device="toaster")
     assert (gan.method, gan.steps, gan.device, gan.lr) == ("nonsense", -3, "toaster", None)
     assert not [name for name in vars(gan) if name.endswith("_")]
@@ -349,7 +367,8 @@ def test_parameters_are_got_and_set():
     assert parameters["steps"] == 7 and parameters["lr"] == 0.1 and parameters["method"] == "wgan-gp"
     assert GAN(**parameters).get_params() == parameters
     assert gan.set_params(steps=9, method="gan") is gan and gan.get_params()["steps"] == 9
-    with pytest.raises(ValueError, match="GAN has no parameter 'epochs'; choose method, net, steps"):
+    with pytest.raises(ValueError,
+                       match="GAN has no parameter 'epochs'; choose method, net, steps"):
         gan.set_params(epochs=3)
 
 
@@ -359,7 +378,8 @@ def test_fit_returns_the_object_and_leaves_the_parameters(points):
     assert gan.fit(points) is gan and gan.get_params() == before
 
 
-@pytest.mark.parametrize("use", [lambda g: g.sample(1), lambda g: g.generator_, lambda g: g.critic_, lambda g: g.history_,
+@pytest.mark.parametrize("use", [lambda g: g.sample(1), lambda g: g.generator_,
+                                 lambda g: g.critic_, lambda g: g.history_,
                                  lambda g: g.save("never.npz")])
 def test_what_is_not_fitted_says_so(use):
     with pytest.raises(ValueError, match=r"not fitted yet: call fit\(X\) first"):
@@ -387,7 +407,8 @@ def test_the_same_seed_gives_the_same_samples(fitted):
 def test_samples_come_from_the_averaged_generator_in_evaluation(fitted):
     assert fitted.generator_ is fitted.run_.game.average.network and not fitted.generator_.training
     z = backend.normal(backend.rng(4), (5, 3))
-    np.testing.assert_array_equal(samples.sample(fitted.run_.game, 5, seed=4), fitted.generator_(z).data)
+    np.testing.assert_array_equal(samples.sample(fitted.run_.game, 5, seed=4),
+                                  fitted.generator_(z).data)
     assert fitted.critic_(samples.sample(fitted.run_.game, 5)).shape == (5, 1)
     assert len(fitted.history_["step"]) == SMALL["steps"]
 
@@ -415,7 +436,8 @@ def test_the_name_of_a_toy_and_its_data_set_are_the_same(source):
 
 
 def test_unusable_data_is_a_data_error():
-    for X in ("no such thing", np.full((5, 2), np.nan), np.ones((1, 2)), np.ones((2, 2, 2)), [["a"], ["b"]]):
+    for X in ("no such thing", np.full((5, 2), np.nan), np.ones((1, 2)), np.ones((2, 2, 2)),
+              [["a"], ["b"]]):
         with pytest.raises(data.DataError):
             GAN(**SMALL).fit(X)
 
@@ -425,9 +447,11 @@ def test_a_loaded_gan_samples_the_same_without_its_data(fitted, tmp_path):
     gan = GAN.load(tmp_path / "gan.npz")
     assert np.array_equal(gan.sample(20, seed=3), fitted.sample(20, seed=3))
     resolved = fitted.run_.config
-    assert gan.get_params() == {**fitted.get_params(), "lr": resolved.lr, "n_critic": resolved.n_critic,
+    assert gan.get_params() == {**fitted.get_params(), "lr": resolved.lr,
+                                "n_critic": resolved.n_critic,
                                 "penalty": resolved.penalty}
-    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(gan.history_.values(), fitted.history_.values()))
+    assert all(np.array_equal(a, b, equal_nan=True) for a,
+               b in zip(gan.history_.values(), fitted.history_.values()))
     gan.save(tmp_path / "again.npz")
     assert checkpoint.load(tmp_path / "again.npz")[0] == checkpoint.load(tmp_path / "gan.npz")[0]
 
@@ -464,10 +488,12 @@ def test_the_source_of_the_data_survives_loading_and_saving(tmp_path):
     assert checkpoint.load(tmp_path / "b.npz")[0]["data"] == checkpoint.load(tmp_path / "a.npz")[0]["data"]
 
 
-@pytest.mark.parametrize("header", [{}, {"data": {}, "config": {}}, {"data": {"name": "ring", "dim": 2, "source": "ring"},
-                                                                    "config": dict(SMALL), "values": {}}])
+@pytest.mark.parametrize("header", [{}, {"data": {}, "config": {}},
+                                    {"data": {"name": "ring", "dim": 2, "source": "ring"},
+                                    "config": dict(SMALL), "values": {}}])
 def test_a_whole_file_with_another_content_is_a_checkpoint_error(header, tmp_path):
-    checkpoint.save(tmp_path / "x.npz", header, {"data/mean": np.zeros(2), "data/scale": np.ones(2)})
+    checkpoint.save(tmp_path / "x.npz", header,
+                    {"data/mean": np.zeros(2), "data/scale": np.ones(2)})
     with pytest.raises(CheckpointError):
         GAN.load(tmp_path / "x.npz")
 

@@ -56,14 +56,16 @@ class Game:
         self.config, self.method, self.data, self.device = config, method, data, device
         self.latent_dim = config.latent
         weights, draws = np.random.SeedSequence(config.seed).spawn(2)
-        self.networks: dict[str, Any] = self.build(backend.rng(weights, device))
+        self.networks = self.build(backend.rng(weights, device))
         self.generator: Any = self.networks["generator"]
         self.critic: Any = self.networks.get("critic")
         self.rng = backend.rng(draws, device)
         self.optimizers = {name: method.optimizer(network.parameters(), self.learning_rate(name))
                            for name, network in self.networks.items()}
         self.average = ExponentialMovingAverage(self.generator)
-        self.clip = WeightClip(self.critic.parameters(), method.clip) if method.clip else None
+        self.clip = None
+        if method.clip:
+            self.clip = WeightClip(self.networks["critic"].parameters(), method.clip)
         self.path_length = PathLength(device) if method.path_length else None
         self.gradients = self.gradient_functions()
 
