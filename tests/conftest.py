@@ -1,4 +1,7 @@
-"""Settings shared by all tests: hypothesis profiles (HYPOTHESIS_PROFILE=thorough for nights) and the ``gpu`` marker."""
+"""What all tests share: hypothesis profiles, and what the markers ``gpu`` and ``thorough`` skip.
+
+HYPOTHESIS_PROFILE=thorough takes many more examples: for a run overnight.
+"""
 
 import gc
 import os
@@ -9,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from tinygan import backend
 from tinygan.app import process
 
-process.tune_process(1)  # one BLAS thread: two that wait for each other make tests on a busy machine slower many times over
+process.tune_process(1)  # one BLAS thread: on a busy machine two that wait for each other crawl
 COMMON = dict(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", derandomize=True, database=None, max_examples=15, **COMMON)
 settings.register_profile("thorough", derandomize=False, max_examples=1000, **COMMON)
@@ -27,4 +30,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    gc.freeze()  # thousands of collected tests, which each full collection of garbage would walk through
+    gc.freeze()  # else every full garbage collection walks through thousands of collected tests

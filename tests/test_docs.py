@@ -1,8 +1,8 @@
-"""README and docs tell the truth: their Python runs, their sessions give what they show, their quotations are the source.
+"""README and docs are true: their Python runs, sessions print what they show, quotations match.
 
-In a fence's info string ``python`` is run (with ``gpu`` only where there is one, with ``network`` never), a block of
-``>>>`` lines is run and compared, and ``py FILE`` quotes a file of the repository. The blocks of a page share one
-namespace, in their order, and run in a folder of their own.
+A fenced block marked ``python`` is run (with ``gpu`` only where there is one, with ``network``
+never), one of ``>>>`` lines is run and its output compared, and ``py FILE`` quotes a file of the
+repository. The blocks of a page run in order, in one namespace and in a folder of their own.
 """
 
 import doctest
@@ -15,18 +15,22 @@ import pytest
 from tinygan import PRIMITIVES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if page.exists()]
-FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^`\n]*)\n(?P<body>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\((?P<target>[^)#\s]*)(?:#[^)\s]*)?\)|<img[^>]* src=\"(?P<image>[^\"]+)\"")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^`\n]*)\n(?P<body>.*?)^(?P=fence)$",
+                   re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"""
+    \] \( (?P<target> [^)#\s]* ) (?: \#[^)\s]* )? \)  # [text](target#heading)
+    | <img [^>]* \ src="(?P<image> [^"]+ )"
+    """, re.VERBOSE)
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 class Block(NamedTuple):
-    """A fenced block: where it is, what its info string says, what it holds."""
+    """A fenced block of a page."""
 
     page: Path
-    line: int  # of its first line, from 1
-    info: list[str]
+    line: int  # the number of its first line, from 1
+    info: list[str]  # the words after the fence
     body: str
 
     @property
@@ -44,16 +48,17 @@ class Block(NamedTuple):
 
 def blocks_of(page):
     text = page.read_text(encoding="utf-8")
-    return [Block(page, text.count("\n", 0, m.start()) + 2, m["info"].split(), m["body"]) for m in FENCE.finditer(text)]
+    return [Block(page, text.count("\n", 0, m.start()) + 2, m["info"].split(), m["body"])
+            for m in FENCE.finditer(text)]
 
 
 def run_block(block, namespace):
-    """Run a block; a session is compared with what it shows. Errors name the page's own lines."""
+    """Run a block, comparing a session with its output; errors name the page's own lines."""
     if ">>>" in block.body:
-        name = f"{block.place}"
-        test = doctest.DocTestParser().get_doctest(block.body, namespace, name, str(block.page), block.line - 1)
-        report = []
-        result = doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append, clear_globs=False)
+        test = doctest.DocTestParser().get_doctest(
+            block.body, namespace, block.place, str(block.page), block.line - 1)
+        runner, report = doctest.DocTestRunner(optionflags=OPTIONS), []
+        result = runner.run(test, out=report.append, clear_globs=False)
         assert result.attempted and not result.failed, "".join(report)
         namespace.update(test.globs)
     else:
@@ -61,15 +66,16 @@ def run_block(block, namespace):
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-MARKED = [pytest.param(block, id=block.place, marks=pytest.mark.skip(reason="needs a network")
-                       if "network" in block.special else pytest.mark.gpu)
+PLAIN = [page for page in PAGES if any(b.runs and not b.special for b in blocks_of(page))]
+MARKS = {"gpu": pytest.mark.gpu, "network": pytest.mark.skip(reason="needs a network")}
+MARKED = [pytest.param(block, id=block.place, marks=[MARKS[word] for word in block.special])
           for block in BLOCKS if block.runs and block.special]
 QUOTATIONS = [pytest.param(block, id=block.place) for block in BLOCKS if block.info[:1] == ["py"]]
 
 
 @pytest.fixture
 def namespace(tmp_path, monkeypatch):
-    """A fresh one, in an empty folder, without windows; primitives that a page registers are gone afterwards."""
+    """A fresh one, in an empty folder, without windows; primitives a page registers go again."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     known = dict(PRIMITIVES)
@@ -78,8 +84,7 @@ def namespace(tmp_path, monkeypatch):
     PRIMITIVES.update(known)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if any(b.runs and not b.special for b in blocks_of(p))],
-                         ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PLAIN, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs_as_shown(page, namespace):
     for block in blocks_of(page):
         if block.runs and not block.special:
@@ -96,19 +101,20 @@ def test_a_block_that_needs_more_than_a_cpu_runs_where_it_can(block, namespace):
 
 @pytest.mark.parametrize("block", QUOTATIONS)
 def test_a_quotation_is_the_source(block):
-    """Whole lines, one after the other; the indentation may be taken away, a line of dots stands for what is left out."""
+    """Whole lines in a row, whatever the indentation; a line of dots stands for an omission."""
     def plain(text):
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     source = plain((ROOT / block.info[1]).read_text(encoding="utf-8"))
-    pieces, lines = [[]], plain(block.body)
-    for line in lines:
+    pieces = [[]]
+    for line in plain(block.body):
         if line in ("...", "# ..."):
             pieces.append([])
         else:
             pieces[-1].append(line)
     for piece in filter(None, pieces):
-        assert any(source[i:i + len(piece)] == piece for i in range(len(source))), f"not in {block.info[1]}: {piece}"
+        found = any(source[i:i + len(piece)] == piece for i in range(len(source)))
+        assert found, f"not in {block.info[1]}: {piece}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -127,16 +133,18 @@ def page_with(body, folder):
 
 def test_what_is_wrong_on_a_page_is_found(tmp_path, namespace):
     """The tests above can fail: a false assertion, a wrong output, an invented line."""
-    wrong, session, right = page_with("a\n```python\nassert 1 == 2\n```\n```pycon\n>>> 1 + 1\n3\n```\n"
-                                      "```pycon\n>>> x = 2\n>>> x\n2\n```\n", tmp_path)
+    wrong, session, right = page_with(
+        "a\n```python\nassert 1 == 2\n```\n```pycon\n>>> 1 + 1\n3\n```\n"
+        "```pycon\n>>> x = 2\n>>> x\n2\n```\n", tmp_path)
     with pytest.raises(AssertionError):
         run_block(wrong, namespace)
     with pytest.raises(AssertionError, match=r"Expected:\s+3\s+Got:\s+2"):
         run_block(session, namespace)
     run_block(right, namespace)
     assert namespace["x"] == 2 and wrong.line == 3
+    invented = Block(ROOT / "page.md", 1, ["py", "tinygan/ops.py"], "return np.nonsense(x)\n")
     with pytest.raises(AssertionError, match="not in tinygan/ops.py"):
-        test_a_quotation_is_the_source(Block(ROOT / "page.md", 1, ["py", "tinygan/ops.py"], "return np.nonsense(x)\n"))
+        test_a_quotation_is_the_source(invented)
 
 
 def test_no_fence_is_left_open_or_without_a_kind():
