@@ -181,7 +181,7 @@ def picture(pairs, deep, title):
     histogram(figure.add_subplot(grid[0, 3]), clipped.weights(), "#b35806")
     histogram(figure.add_subplot(grid[1, 3]), penalized.weights(), "#762a83")
     axes = figure.add_subplot(grid[:, 4])
-    for (name, norms), color in zip(deep.items(), ("#7f3b08", "#b35806", "#fdb863", "#762a83")):
+    for (name, norms), color in zip(deep.items(), ("#b35806", "#fdb863", "#666666", "#762a83")):
         axes.semilogy(np.arange(1, DEEP + 1), norms, "o-", color=color,
                       label=f"{name}: x {factor(norms):.2g} a layer")
     axes.set(xlabel="layer (1: next to the data)",
