@@ -1,137 +1,163 @@
-"""Where the first number that is not finite arises: an iteration done again, eagerly, under the eyes of a watcher.
+"""Where the first number that is not finite arises: an iteration done again, each result checked.
 
-It runs on the stand-ins of ``program.py``, so the watcher sees every array call: the networks', the derivative rules', the
-losses' and the optimizers'. What a call was done for stands on Python's stack.
+For that iteration the functions and rules of all primitives, the ``forward`` of the game's modules
+and the ``step`` of its optimizers are wrapped. What comes from outside, such as data, is checked
+where ``backend.fresh`` calls for it.
 """
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .. import backend
-from ..backprop import grad
+from .. import backend, backprop, ops, tensor
 from ..layers import Module
-from ..program import Program, Traced, Tracer, leaves, name_of
-from ..tensor import Tensor
+from ..tensor import PRIMITIVES, value_of
 from .game import Game
 
-PACKAGE = Path(__file__).parent
-TOLD = ("training", "likelihood", "losses", "functional", "optim")  # files whose functions are named by their names
-
-
-class NotFinite(ArithmeticError):
-    """A call on finite arguments gave values that are not: its ``name``, ``value`` and what is ``told`` of arguments."""
-
-    def __init__(self, name: str, value: Any, told: list[Any]) -> None:
-        self.name, self.value, self.told = name, backend.to_numpy(value), told
-
-
-class Watcher(Tracer):
-    """A tracer that looks at every result."""
-
-    def record(self, function: Any, args: Any, kwargs: Any, out: Any = None) -> Any:
-        inputs = [x for x in leaves([args, kwargs]) if isinstance(x, Traced)]
-        known = all(np.isfinite(x.value).all() for x in inputs)  # not so what a buffer holds from an earlier step
-        told = [(id(x.node.root.array), x.shape, float(abs(x.value).max(initial=0))) for x in inputs]
-        answer = super().record(function, args, kwargs, out)
-        return self.look(function, args[0] if answer is None else answer, told) if known else answer
-
-    def fresh(self, function: Any, *arguments: Any) -> Any:
-        return self.look(function, super().fresh(function, *arguments), [])
-
-    def look(self, function: Any, answer: Any, told: list[Any]) -> Any:
-        if not np.isfinite(answer.value).all():
-            raise NotFinite(name_of(function), answer.value, told)
-        return answer
-
-
-class Watched(Program):
-    """A program whose first call raises NotFinite at the first such result."""
-
-    tracer = Watcher
+ENGINE = {module.__file__ for module in (backend, backprop, ops, tensor)} | {__file__}
 
 
 def first(game: Game) -> list[str]:
-    """Do the next iteration and say where its first value that is not finite arises, in lines; none if all are finite.
+    """Do the next iteration and say where its first value that is not finite arises, in lines.
 
-    The game cannot be used any further.
+    There are no lines if all are finite. The game is then somewhere in that iteration or after it.
     """
-    for part, holder in game.parts().items():
-        for name, value in holder.state_dict().items():
-            if not np.isfinite(value).all():
-                return [f"{tally(value)} of the {part}'s {name}, {value.shape}, before the step"]
+    watch = Watch(game)
     try:
-        with np.errstate(all="ignore"):
-            Watched(game.iteration, game.state())()
-    except NotFinite as found:
-        names = names_of(game)
-        frames = [frame for frame, _ in traceback.walk_tb(found.__traceback__)]
-        place = [entry for entry in traceback.extract_tb(found.__traceback__)
-                 if Path(entry.filename).stem not in ("diagnosis", "program", "backend", "mixins")][-1]
-        lines = [f"{tally(found.value)} of {found.name}, {found.value.shape}, in " + ", ".join(trail(frames, names)),
-                 f"at {Path(place.filename).name}:{place.lineno}: {place.line}"]
-        return lines + [f"  from {names.get(memory, 'an array')}, {shape}, at most {most:.3g}"
-                        for memory, shape, most in found.told]
+        watch.check_state()
+        del watch.turns[0]
+        with np.errstate(all="ignore"), watching(game, watch):
+            for name, value in game.iteration().items():
+                watch.check(f"the {name.replace('_', ' ')}", value)
+            watch.check_state()
+    except NotFinite as error:
+        head, *inputs = error.args
+        places = [entry for entry in traceback.extract_tb(error.__traceback__)
+                  if entry.filename not in ENGINE]
+        return [head, *(f"at {Path(place.filename).name}:{place.lineno}: {place.line}"
+                        for place in places[-1:]), *inputs]
     return []
 
 
-def tally(value: np.ndarray) -> str:
-    """How many values are what."""
-    nan, inf = int(np.isnan(value).sum()), int(np.isinf(value).sum())
-    told = " and ".join(f"{n} {name}" for n, name in ((nan, "NaN"), (inf, "infinite")) if n)
+class NotFinite(ArithmeticError):
+    """A result with NaN or infinite values; the arguments are lines on it and on its inputs."""
+
+
+class Watch:
+    """Wraps functions so that they raise NotFinite.
+
+    ``turns`` names the players' steps that are still to come, ``trail`` what is computed in the
+    first of them, ``names`` the networks' arrays by identity.
+    """
+
+    def __init__(self, game: Game) -> None:
+        rounds, self.parts = game.config.n_critic or 0, game.parts()
+        self.turns = ["before the step", *(f"in critic step {i + 1}" for i in range(rounds)),
+                      "in generator step" if rounds else "in the joint step"]
+        self.trail: list[str] = []
+        self.names = {id(t.data): f"the {part}'s {name}" for part, network in game.networks.items()
+                      for name, t, _ in network.named_tensors()}
+
+    def check(self, what: str, value, inputs=()) -> None:
+        """Raise NotFinite unless a value is finite; ``inputs`` are pairs (name, array)."""
+        if backend.is_array(value) and not np.isfinite(value).all():
+            where = ", ".join([self.turns[0], *self.trail])
+            raise NotFinite(f"{tally(value)} of {what}, {value.shape}, {where}",
+                            *(f"  from {name}, {a.shape}, {largest(a)}" for name, a in inputs))
+
+    def check_state(self, inputs=()) -> None:
+        """Raise NotFinite unless the optimizers' vectors and all networks are finite."""
+        for part, holder in reversed(self.parts.items()):
+            for name, value in holder.state_dict().items():
+                self.check(f"the {part.replace('_', ' ')}'s {name}", value, inputs)
+
+    def watched(self, label: str, function):
+        """``function`` with its result checked, and with its label in the trail while it runs."""
+        def checked(*arguments, **statics):
+            self.trail.append(label)
+            result = function(*arguments, **statics)
+            self.trail.pop()
+            inputs = [(self.names.get(id(a), "an array"), a) for a in map(value_of, arguments)
+                      if backend.is_array(a)]
+            self.check(label, value_of(result), inputs)
+            return result
+        return checked
+
+    def fresh(self, function, *arguments):
+        """What ``backend.fresh`` calls for a draw, a batch of data, a learning rate."""
+        return self.watched(function.__qualname__, function)(*arguments)
+
+    def rule(self, name: str, rule):
+        """A rule of a primitive, watched; its label says where it stands."""
+        place = f"{Path(rule.__code__.co_filename).name}:{rule.__code__.co_firstlineno}"
+        return self.watched(f"the gradient of {name} ({place})", rule)
+
+    def step(self, player: str, optimizer):
+        """``optimizer.step`` with the gradients checked before it and the state after it."""
+        step_of = optimizer.step
+
+        def step(grads) -> None:
+            inputs = [(f"the gradient of {self.names[id(p.data)]}", value_of(g))
+                      for p, g in zip(optimizer.parameters, grads)]
+            for name, gradient in inputs:
+                self.check(name, gradient)
+            inputs += [(f"the {player} optimizer's {slot}", vector.copy())
+                       for slot, vector in optimizer.state.items()]
+            step_of(grads)
+            self.check_state(inputs)
+            del self.turns[:len(self.turns) > 1]
+        return step
+
+
+@contextmanager
+def watching(game: Game, watch: Watch) -> Iterator[None]:
+    """In this context the first result that is not finite in the game's iteration raises."""
+    layers = [(f"the {part}" + f"'s {path}" * bool(path), layer)
+              for part, network in game.networks.items() for path, layer in modules(network)]
+    untouched = [(primitive, dict(vars(primitive))) for primitive in PRIMITIVES.values()]
+    token = backend.tracer.set(watch)
+    try:
+        for name, primitive in PRIMITIVES.items():
+            primitive.function = watch.watched(name, primitive.function)
+            primitive.rules = [rule and watch.rule(name, rule) for rule in primitive.rules]
+        for label, layer in layers:
+            forward = watch.watched(f"{label} ({type(layer).__name__})", layer.forward)
+            vars(layer).update(forward=forward)
+        for player, optimizer in game.optimizers.items():
+            vars(optimizer).update(step=watch.step(player, optimizer))
+        yield
+    finally:
+        backend.tracer.reset(token)
+        for primitive, attributes in untouched:
+            vars(primitive).update(attributes)
+        for _, layer in layers:
+            vars(layer).pop("forward", None)  # a layer may be in two places
+        for optimizer in game.optimizers.values():
+            vars(optimizer).pop("step", None)
+
+
+def modules(module: Module, path: str = "") -> Iterator[tuple[str, Module]]:
+    """(path, module) of a module and all those below it."""
+    yield path, module
+    for name, child in module.children():
+        yield from modules(child, f"{path}.{name}".strip("."))
+
+
+def tally(value) -> str:
+    """How many values are NaN or infinite, in words."""
+    counts = {"NaN": int(np.isnan(value).sum()), "infinite": int(np.isinf(value).sum())}
+    told = " and ".join(f"{n} {name}" for name, n in counts.items() if n)
     return f"{told} among {value.size} values"
 
 
-def owner(array: Any) -> int:
-    """The identity of what an array's memory belongs to."""
-    while backend.is_array(getattr(array, "base", None)):
-        array = array.base
-    return id(array)
-
-
-def names_of(game: Game) -> dict[int, str]:
-    """Names of the modules and of the memory of their Tensors and of the optimizers' vectors, by identity."""
-    names: dict[int, str] = {}
-    for part, holder in game.parts().items():
-        if isinstance(holder, Module):
-            names |= {owner(t.data): f"the {part}'s {name}" for name, t, _ in holder.named_tensors()}
-            names |= {id(module): f"the {part}'s {path}" if path else f"the {part}" for path, module in modules(holder)}
-        else:
-            names[id(holder)] = f"the {part.replace('_', ' ')}"
-            held = {**holder.state, **vars(holder)}
-            names |= {owner(v): f"the {part.replace('_', ' ')}'s {name}" for name, v in held.items()}
-    return names
-
-
-def modules(module: Module, path: str = "") -> list[tuple[str, Module]]:
-    """(path, module) of a module and all those below it."""
-    return [(path, module)] + [found for name, child in module.children()
-                               for found in modules(child, f"{path}.{name}" if path else name)]
-
-
-def trail(frames: list[Any], names: dict[int, str]) -> list[str]:
-    """What the calls on the stack are for, outermost first."""
-    told = []
-    for caller, frame in zip(frames, frames[1:]):
-        name, own, code = frame.f_code.co_name, frame.f_locals, Path(frame.f_code.co_filename)
-        if code.parent != PACKAGE:
-            continue
-        if code.stem == "layers" and name == "forward" and id(own.get("self")) in names:
-            told.append(f"{names[id(own['self'])]} ({type(own['self']).__name__})")
-        elif frame.f_code is grad.__code__ and "primitive" in own:
-            told.append(f"the gradient of {own['primitive'].name}")
-        elif code.stem == "tensor" and "self" in own and name == "__call__":
-            told.append(own["self"].name)
-        elif code.stem == "optim" and name == "step":
-            p = own.get("p")
-            told.append(names.get(id(own["self"]), type(own["self"]).__name__)
-                        + (f" for {names.get(owner(p.data), 'a parameter')}" if isinstance(p, Tensor) else ""))
-        elif code.stem == "training" and name == "critic_step":
-            told.append(f"critic step {caller.f_locals.get('i', 0) + 1}")
-        elif code.stem in TOLD and name.isidentifier() and name != "iteration":
-            told.append(name.replace("_", " ").strip())
-    return told
+def largest(value) -> str:
+    """The largest finite magnitude, and what is not finite beside it."""
+    value = backend.to_numpy(value)
+    finite = np.abs(value[np.isfinite(value)])
+    bad = f", {tally(value)}" if finite.size < value.size else ""
+    return f"at most {np.append(finite, 0).max():.3g}{bad}"
