@@ -9,7 +9,7 @@ from tinygan.testing import certificate
 from tinygan.testing.mutants import KINDS, planted
 
 PAGE = Path(__file__).parents[1] / "docs" / "gradients.md"
-COMMAND = "python -m tinygan.testing.certificate > docs/gradients.md"
+OLD = "out of date: python -m tinygan.testing.certificate > docs/gradients.md"
 
 
 def rows():
@@ -23,16 +23,17 @@ def stable(line):
 
 
 def test_page_has_every_row_and_every_row_passed():
-    assert list(rows()) == certificate.names_of(None), f"docs/gradients.md is out of date: {COMMAND}"
+    assert list(rows()) == certificate.names_of(None), OLD
     for name, line in rows().items():
         killed, live = map(int, line[75:86].split("/"))
         assert killed == live and (live > 0 or name not in PRIMITIVES) and "FAILED" not in line
-    assert f"Into each primitive {len(KINDS)} kinds" in PAGE.read_text(), f"docs/gradients.md is out of date: {COMMAND}"
+    assert f"Into each primitive {len(KINDS)} kinds" in PAGE.read_text(), OLD
 
 
-@pytest.mark.parametrize("name", ["tanh", "max", "matmul", "layers.Dense", "losses.gradient_penalty"])
+@pytest.mark.parametrize("name", ["tanh", "max", "matmul", "layers.Dense",
+                                  "losses.gradient_penalty"])
 def test_page_says_what_is_measured(name):
-    assert stable(rows()[name]) == stable(str(certificate.certify(name))), f"docs/gradients.md is out of date: {COMMAND}"
+    assert stable(rows()[name]) == stable(str(certificate.certify(name))), OLD
 
 
 @pytest.mark.thorough

@@ -1,7 +1,8 @@
-"""The certificate: every primitive, function, layer, loss and penalty through the checker, and planted bugs through it too.
+"""The certificate: every primitive, function, layer, loss and penalty is checked, and so are bugs
+planted into them.
 
-``main`` prints the table (``tinygan check``); ``python -m tinygan.testing.certificate > docs/gradients.md`` writes the
-page.
+``main`` prints the table (``tinygan check``); ``python -m tinygan.testing.certificate >
+docs/gradients.md`` writes the page.
 """
 
 from __future__ import annotations
@@ -23,20 +24,25 @@ from .report import GradcheckError, Inconclusive
 from .samplers import SAMPLERS, Case, Picker
 
 CASES = {"primitive": 12, "composition": 4}
-IN_PARTS = ("times 1.000001", "both frozen")  # bugs planted into the primitives that a composition is made of
-HEAD = f"{'name':44} {'orders':6} {'cases':>5} {'open':>4} {'worst error':>11} {'mutants':>11} dtype    backend"
+IN_PARTS = ("times 1.000001", "both frozen")  # bugs for the primitives that a composition uses
+HEAD = (f"{'name':44} {'orders':6} {'cases':>5} {'open':>4} {'worst error':>11} {'mutants':>11} "
+        "dtype    backend")
 
 PAGE = """# Gradients: the certificate
 
-Every primitive, function, layer, loss and penalty of tinygan, checked by `tinygan.testing.gradcheck`. Written by
-`python -m tinygan.testing.certificate > docs/gradients.md`; a test fails when this page is out of date.
+Every primitive, function, layer, loss and penalty of tinygan, checked by
+`tinygan.testing.gradcheck`. Written by `python -m tinygan.testing.certificate > docs/gradients.md`;
+a test fails when this page is out of date.
 
-- *orders*: the derivatives that were checked. 1-2 where the function is piecewise linear, so that order 3 is zero.
-- *cases*: seeded inputs, among them exact kinks, ties, empty and 0-d arrays, scales 1e-3 to 1e3; *open*: how many of
-  them the checker left undecided (everything at a kink).
-- *worst error*: the largest difference between a rule and the measured slope, as a share of its tolerance: 1 would fail.
-- *mutants*: bugs killed / planted. Into each primitive {kinds} kinds of bugs, into the primitives that a composition uses
-  two kinds, to order 2. Mutants that change nothing (a constant captured in a linear rule) are not counted.
+- *orders*: the derivatives that were checked. 1-2 where the function is piecewise linear, so that
+  order 3 is zero.
+- *cases*: seeded inputs, among them exact kinks, ties, empty and 0-d arrays, scales 1e-3 to 1e3;
+  *open*: how many of them the checker left undecided (everything at a kink).
+- *worst error*: the largest difference between a rule and the measured slope, as a share of its
+  tolerance: 1 would fail.
+- *mutants*: bugs killed / planted. Into each primitive {kinds} kinds of bugs, into the primitives
+  that a composition uses two kinds, to order 2. Mutants that change nothing (a constant captured in
+  a linear rule) are not counted.
 
 ```text
 {table}
@@ -58,9 +64,11 @@ class Row(NamedTuple):
     fault: str
 
     def __str__(self) -> str:
+        orders = f"1-{self.order}" if self.order > 1 else "1"
+        mutants = f"{self.killed} / {self.live}"
         mark = f"  FAILED: {self.fault}" if self.fault else ""
-        return (f"{self.name:44} {'1-' + str(self.order) if self.order > 1 else '1':6} {self.cases:5} {self.undecided:4} "
-                f"{self.worst:11.0e} {f'{self.killed} / {self.live}':>11} float64  {self.backend}{mark}")
+        return (f"{self.name:44} {orders:6} {self.cases:5} {self.undecided:4} {self.worst:11.0e} "
+                f"{mutants:>11} float64  {self.backend}{mark}")
 
 
 def placed_case(case: Case, device: str) -> Case:
@@ -118,9 +126,10 @@ def rules_used(case: Case, order: int) -> set[tuple[str, int]]:
         return wrapped
 
     with ExitStack() as stack:
-        for target in PRIMITIVES:
-            for slot in slots(PRIMITIVES[target]):
-                stack.enter_context(planted(PRIMITIVES[target], slot, partial(noted, place=(target, slot))))
+        for target, primitive in PRIMITIVES.items():
+            for slot in slots(primitive):
+                watch = partial(noted, place=(target, slot))
+                stack.enter_context(planted(primitive, slot, watch))
         gradients(case, order)
     return used
 

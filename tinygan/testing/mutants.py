@@ -1,9 +1,10 @@
 """Planted bugs: wrong derivative rules, to see whether a check notices them.
 
-``planted(primitive, slot, wrong)`` puts ``wrong(rule)`` in place of a rule for a while. ``hunt`` plants every kind of bug
-into a primitive and checks it: a mutant is killed by a GradcheckError or by any other exception, and it is equivalent,
-and does not count, where its gradients of all orders are those of the right rule at every input tried, or where it
-changes the function itself together with its slope, as it does in a function that takes a gradient inside.
+``planted(primitive, slot, wrong)`` puts ``wrong(rule)`` in place of a rule for a while. ``hunt``
+plants every kind of bug into a primitive and checks it: a mutant is killed by a GradcheckError or
+by any other exception. It is equivalent, and does not count, where its gradients of all orders are
+those of the right rule at every input tried, or where it changes the function together with its
+slope, as in a function that takes a gradient inside.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def last_scaled(share: Any) -> Any:
 
 def transposed(share: Any) -> Any:
     """The last two axes exchanged, where the shape hides it."""
-    return ops.swapaxes(share, -1, -2) if share.ndim > 1 and share.shape[-1] == share.shape[-2] else share
+    if share.ndim < 2 or share.shape[-1] != share.shape[-2]:
+        return share
+    return ops.swapaxes(share, -1, -2)
 
 
 def reversed_(share: Any) -> Any:
@@ -73,7 +76,9 @@ def leaked(share: Any) -> Any:
 
 def averaged(share: Any) -> Any:
     """The mean over the first axis in place of the gradient: a wrong reduction."""
-    return share * 0 + ops.sum(share, axis=0, keepdims=True) / len(share) if share.ndim and len(share) else share
+    if not share.ndim or not len(share):
+        return share
+    return share * 0 + ops.sum(share, axis=0, keepdims=True) / len(share)
 
 
 def single(share: Any) -> Any:
@@ -125,7 +130,7 @@ def frozen_cotangent(rule: Rule) -> Rule:
 
 
 def drifting(power: int) -> Kind:
-    """A term (x - x0)^power with x0 the value of x: right up to order ``power``, wrong at the next."""
+    """A term (x - x0)^power, x0 the value of x: right to order ``power``, wrong at the next."""
     def kind(rule: Rule) -> Rule:
         def wrong(g: Any, y: Any, *inputs: Any, **statics: Any) -> Any:
             share = rule(g, y, *inputs, **statics)
@@ -138,29 +143,33 @@ def drifting(power: int) -> Kind:
     return kind
 
 
+FACTORS = (1.1, 1.01, 1.001, 1.0005, 1.0001, 1.00001, 1.000001, 1.0000001)
 KINDS: dict[str, Kind] = {
     "sign": factor(-1.0), "twice": factor(2.0), "half": factor(0.5), "dropped": factor(0.0),
-    **{f"times {c}": factor(c) for c in (1.1, 1.01, 1.001, 1.0005, 1.0001, 1.00001, 1.000001, 1.0000001)},
-    "element zeroed": result(zeroed), "element off by 1e-6": result(last_scaled), "transposed": result(transposed),
-    "reversed": result(reversed_), "shifted": result(shifted), "leaked": result(leaked), "averaged": result(averaged),
+    **{f"times {c}": factor(c) for c in FACTORS},
+    "element zeroed": result(zeroed), "element off by 1e-6": result(last_scaled),
+    "transposed": result(transposed), "reversed": result(reversed_), "shifted": result(shifted),
+    "leaked": result(leaked), "averaged": result(averaged),
     "float32": result(single), "not summed": not_summed, "sum for mean": broadcast_twice,
     "result frozen": frozen("result"), "arguments frozen": frozen("arguments"),
     "both frozen": frozen("result", "arguments"), "cotangent frozen": frozen_cotangent,
     "wrong from order 2": drifting(1), "wrong from order 3": drifting(2),
     "clipped": result(lambda share: ops.minimum(ops.maximum(share, -3.0), 3.0)),
-    "not a number": result(lambda share: share * np.where(np.abs(value_of(share)) < 0.1, np.nan, 1.0)),
+    "not a number": result(
+        lambda share: share * np.where(np.abs(value_of(share)) < 0.1, np.nan, 1.0)),
 }
 
 
 @contextmanager
 def planted(primitive: Primitive, slot: int, wrong: Kind) -> Iterator[None]:
-    """The primitive with ``wrong(rule)`` in place of the rule of one argument (of every one, if it takes any number)."""
+    """The primitive with ``wrong(rule)`` for the rule of one argument (of all, if variadic)."""
     right = primitive.rules
     if primitive.variadic:
         (make,) = right
         primitive.rules = (lambda i: wrong(make(i)),)  # type: ignore[misc]
     else:
-        primitive.rules = tuple(wrong(rule) if rule and i == slot else rule for i, rule in enumerate(right))
+        primitive.rules = tuple(wrong(rule) if rule and i == slot else rule
+                                for i, rule in enumerate(right))
     try:
         yield
     finally:
@@ -173,9 +182,9 @@ def slots(primitive: Primitive) -> list[int]:
 
 
 def gradients(case: Case, order: int) -> list[np.ndarray]:
-    """The gradients of every order at a case, for cotangents of many sizes that are always the same."""
+    """The gradients of every order at a case, for cotangents of many sizes, always the same."""
     rng, results = np.random.default_rng(0), []
-    arguments = [Tensor(x) if x.dtype.kind == "f" else x for x in case.inputs]
+    arguments = arguments_of(case)
     tensors = [x for x in arguments if isinstance(x, Tensor)]
     with np.errstate(all="ignore"):
         outputs = [case.f(*arguments)]
@@ -193,8 +202,8 @@ def cases_of(name: str, number: int, seed: int = 0) -> list[Case]:
     return [SAMPLERS[name](Picker(rng)) for _ in range(number)]
 
 
-def verdict(cases: Sequence[tuple[Case, list[np.ndarray]]], order: int, primitive: Primitive, slot: int,
-            wrong: Kind) -> str:
+def verdict(cases: Sequence[tuple[Case, list[np.ndarray]]], order: int, primitive: Primitive,
+            slot: int, wrong: Kind) -> str:
     """'killed', 'survived' or 'equivalent' for one mutant, from cases and their right gradients."""
     outcome = "equivalent"
     with planted(primitive, slot, wrong):
@@ -206,29 +215,36 @@ def verdict(cases: Sequence[tuple[Case, list[np.ndarray]]], order: int, primitiv
                 gradcheck(case.f, case.inputs, order=order, seed=seed, probes=1, explain=False)
             except Inconclusive:
                 continue
-            except (GradcheckError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+            except (GradcheckError, ArithmeticError, LookupError, RuntimeError, TypeError,
+                    ValueError):
                 return "killed"
         changed = values_of(cases) if outcome == "survived" else []
-    if changed and not alike(values_of(cases), changed):  # a gradient inside the function: its value changed with its slope
+    if changed and not alike(values_of(cases), changed):  # a gradient inside: both have changed
         return "equivalent"
     return outcome
+
+
+def arguments_of(case: Case) -> list[Any]:
+    """The inputs of a case, those of a floating dtype as Tensors."""
+    return [Tensor(x) if x.dtype.kind == "f" else x for x in case.inputs]
 
 
 def values_of(cases: Sequence[tuple[Case, list[np.ndarray]]]) -> list[np.ndarray]:
     """The values of the functions."""
     with np.errstate(all="ignore"):
-        return [value_of(case.f(*(Tensor(x) if x.dtype.kind == "f" else x for x in case.inputs))) for case, _ in cases]
+        return [value_of(case.f(*arguments_of(case))) for case, _ in cases]
 
 
 def alike(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     """The same gradients, but for rounding."""
-    return all(np.allclose(a, b, rtol=1e-12, atol=1e-12 * float(np.max(np.abs(a), initial=0)), equal_nan=True)
+    return all(np.allclose(a, b, rtol=1e-12, equal_nan=True,
+                           atol=1e-12 * float(np.max(np.abs(a), initial=0)))
                for a, b in zip(first, second))
 
 
 def hunt(name: str, kinds: Sequence[str] = tuple(KINDS), *, number: int = 12, order: int = 3,
          seed: int = 0) -> dict[str, str]:
-    """{"kind in argument i": 'killed', 'survived' or 'equivalent'} for every bug of these kinds in a primitive."""
+    """{"kind in argument i": 'killed', 'survived' or 'equivalent'} for every planted bug."""
     primitive = PRIMITIVES[name]
     cases = [(case, gradients(case, order)) for case in cases_of(name, number, seed)]
     return {f"{kind} in argument {slot}": verdict(cases, order, primitive, slot, KINDS[kind])

@@ -1,12 +1,14 @@
-"""Inputs for every primitive: shapes, axes, indices, memory layouts and values, the awkward ones included.
+"""Inputs for every primitive: shapes, axes, indices, memory layouts and values, awkward ones too.
 
-A sampler is a function of a ``Picker``, which makes all choices through one method, ``integer``. ``Picker`` itself draws
-from a NumPy generator; ``strategies.py`` has one that draws from hypothesis, so that both see the same cases.
+A sampler is a function of a ``Picker``, which makes all choices through one method, ``integer``.
+``Picker`` itself draws from a NumPy generator; ``strategies.py`` has one that draws from
+hypothesis, so that both see the same cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +30,7 @@ class Case(NamedTuple):
 
 
 class Picker:
-    """Random choices. Inputs are made on the host; ``device`` is for what a case makes beside its inputs."""
+    """Random choices. Inputs are on the host; ``device`` is for what a case makes beside them."""
 
     device = "cpu"
 
@@ -47,12 +49,14 @@ class Picker:
         """True once in n."""
         return self.integer(1, n) == n
 
-    # ----------------------------------------------------------------------------------- shapes and indices
+    # ------------------------------------------------------------------------ shapes and indices
 
-    def shape(self, min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4) -> Shape:
+    def shape(self, min_dims: int = 0, max_dims: int = 3, min_side: int = 0,
+              max_side: int = 4) -> Shape:
         """A shape; sides of 0 are rare."""
         dims = self.integer(min_dims, max_dims)
-        return tuple(self.integer(min_side if min_side or self.chance(8) else 1, max_side) for _ in range(dims))
+        return tuple(self.integer(min_side if min_side or self.chance(8) else 1, max_side)
+                     for _ in range(dims))
 
     def narrower(self, shape: Shape) -> Shape:
         """A shape that broadcasts to ``shape``."""
@@ -67,7 +71,7 @@ class Picker:
         return shapes
 
     def matmul(self, vectors: bool = True) -> tuple[Shape, Shape]:
-        """Shapes of a and b of a product a @ b; sometimes vectors, sometimes batches that broadcast."""
+        """Shapes of a and b for a @ b; sometimes vectors, sometimes batches that broadcast."""
         n, k, m = (self.integer(0 if self.chance(8) else 1, 4) for _ in range(3))
         batch, other = (self.broadcastable() if self.chance(2) else [(), ()])
         a, b = (*batch[-2:], n, k), (*other[-2:], k, m)
@@ -108,10 +112,10 @@ class Picker:
             parts.insert(self.integer(0, len(parts)), None)
         return tuple(parts + [Ellipsis]) if self.chance(2) else tuple(parts)
 
-    # ---------------------------------------------------------------------------------------------- values
+    # ------------------------------------------------------------------------------------ values
 
     def array(self, shape: Shape, domain: str = "real", largest: float = 1e3) -> np.ndarray:
-        """Values in some layout. Domains: real, positive (> 0), nonzero; whole numbers and near 0 among them."""
+        """Values in some layout, of a domain: real, positive (> 0) or nonzero."""
         rng = np.random.default_rng(self.integer(0, 2**32 - 1))
         scale = min(self.one_of(SCALES), largest)
         family = self.integer(0, 5)
@@ -147,15 +151,23 @@ class Picker:
 SAMPLERS: dict[str, Callable[[Picker], Case]] = {}
 
 
-def sampler(*names: str) -> Callable[[Callable[[Picker, Any], Case]], Callable[[Picker, Any], Case]]:
-    """Decorator: the function samples cases for these primitives; it is called with the picker and the primitive."""
+Sampler = Callable[[Picker, Any], Case]
 
-    def register(function: Callable[[Picker, Any], Case]) -> Callable[[Picker, Any], Case]:
+
+def sampler(*names: str) -> Callable[[Sampler], Sampler]:
+    """Decorator: the function of a picker and a primitive samples cases for these primitives."""
+
+    def register(function: Sampler) -> Sampler:
         for name in names:
-            SAMPLERS[name] = lambda pick, name=name: function(pick, PRIMITIVES[name])  # type: ignore[misc]
+            SAMPLERS[name] = partial(sample_with, function, name)
         return function
 
     return register
+
+
+def sample_with(function: Sampler, name: str, pick: Picker) -> Case:
+    """A case of a primitive."""
+    return function(pick, PRIMITIVES[name])
 
 
 @sampler("add", "subtract", "multiply", "maximum", "minimum")
@@ -243,7 +255,8 @@ def summed(pick: Picker, op: Any) -> Case:
 @sampler("reshape")
 def reshaped(pick: Picker, op: Any) -> Case:
     shape = pick.shape()
-    target = pick.one_of([(-1,), shape[::-1], (1, *shape)] if 0 not in shape else [shape[::-1], (1, *shape)])
+    targets = [shape[::-1], (1, *shape)]
+    target = pick.one_of(targets if 0 in shape else [(-1,), *targets])
     return Case(lambda x: op(x, target), [pick.array(shape)])
 
 
@@ -273,28 +286,33 @@ def scattered(pick: Picker, op: Any) -> Case:
     shape = pick.shape(min_dims=1)
     index = pick.index(shape)
     taken = np.zeros(shape)[index].shape
-    return Case(lambda x: op(x, index, shape), [pick.array(pick.narrower(taken) if pick.chance(3) else taken)])
+    given = pick.narrower(taken) if pick.chance(3) else taken
+    return Case(lambda x: op(x, index, shape), [pick.array(given)])
 
 
 def images(pick: Picker) -> tuple[Shape, Shape, dict[str, Shape]]:
     """The shapes of images (n, h, w, c) and of a kernel (kh, kw), and how it moves."""
     padding = pick.integer(0, 2), pick.integer(0, 1)
-    n, h, w, c = (pick.integer(0 if pick.chance(8) else 1, 2), pick.integer(1, 4), pick.integer(1, 4), pick.integer(1, 2))
-    kernel = pick.integer(1, min(3, h + 2 * padding[0])), pick.integer(1, min(3, w + 2 * padding[1]))
-    return (n, h, w, c), kernel, {"stride": (pick.integer(1, 4), pick.integer(1, 2)), "padding": padding}
+    n = pick.integer(0 if pick.chance(8) else 1, 2)
+    h, w, c = pick.integer(1, 4), pick.integer(1, 4), pick.integer(1, 2)
+    kernel = tuple(pick.integer(1, min(3, size + 2 * p)) for size, p in zip((h, w), padding))
+    stride = pick.integer(1, 4), pick.integer(1, 2)
+    return (n, h, w, c), kernel, {"stride": stride, "padding": padding}
 
 
 @sampler("convolve")
 def convolved(pick: Picker, op: Any) -> Case:
     shape, kernel, how = images(pick)
-    return Case(lambda x, w: op(x, w, **how), [pick.array(shape), pick.array((*kernel, shape[3], 2))])
+    inputs = [pick.array(shape), pick.array((*kernel, shape[3], 2))]
+    return Case(lambda x, w: op(x, w, **how), inputs)
 
 
 @sampler("convolve_t")
 def convolved_back(pick: Picker, op: Any) -> Case:
     shape, kernel, how = images(pick)
     rows = conv.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
-    return Case(lambda g, w: op(g, w, size=shape[1:3], **how), [pick.array(rows), pick.array((*kernel, shape[3], 2))])
+    inputs = [pick.array(rows), pick.array((*kernel, shape[3], 2))]
+    return Case(lambda g, w: op(g, w, size=shape[1:3], **how), inputs)
 
 
 @sampler("convolve_w")

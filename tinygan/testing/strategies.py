@@ -1,7 +1,8 @@
 """hypothesis strategies for arrays and their shapes, axes, indices and memory layouts.
 
-The only module of the package that needs hypothesis (``pip install -e '.[test]'``). Everything goes through the methods
-of ``samplers.Picker``, so it shrinks well, and a failing example is small. Values come from a seeded generator.
+The only module of the package that needs hypothesis (``pip install -e '.[test]'``). Everything goes
+through the methods of ``samplers.Picker``, so it shrinks well, and a failing example is small.
+Values come from a seeded generator.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def picked(draw: Any, choose: Callable[[Picker], T]) -> T:
     return choose(DrawnPicker(draw))
 
 
-def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4) -> st.SearchStrategy[Shape]:
+def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0,
+           max_side: int = 4) -> st.SearchStrategy[Shape]:
     """Shapes of arrays, 0-d and empty ones included."""
     return picked(lambda pick: pick.shape(min_dims, max_dims, min_side, max_side))
 
@@ -55,16 +57,16 @@ def axes(ndim: int) -> st.SearchStrategy[int | Shape | None]:
 
 
 def indices(shape: Shape) -> st.SearchStrategy[Any]:
-    """An index into an array of a shape: integers, slices, None, Ellipsis, integer arrays, masks."""
+    """An index into an array: integers, slices, None, Ellipsis, integer arrays, masks."""
     return picked(lambda pick: pick.index(shape))
 
 
 def arrays(shape: Shape | st.SearchStrategy[Shape] = (3, 4), domain: str = "real",
            largest: float = 1e3) -> st.SearchStrategy[np.ndarray]:
-    """float64 arrays of scale 1e-3, 1 or 1e3 (at most ``largest``), in any memory layout, stride 0 included.
+    """float64 arrays of scale 1e-3, 1 or 1e3 (at most ``largest``), in any memory layout.
 
-    Among them whole numbers, so exact kinks and ties, and values 1e-7 from 0. Domains: "real", "positive" (> 0),
-    "nonzero" (away from 0).
+    Among them stride 0, whole numbers, so exact kinks and ties, and values 1e-7 from 0. Domains:
+    "real", "positive" (> 0), "nonzero" (away from 0).
     """
     if isinstance(shape, tuple):
         return picked(lambda pick: pick.array(shape, domain, largest))
@@ -72,7 +74,7 @@ def arrays(shape: Shape | st.SearchStrategy[Shape] = (3, 4), domain: str = "real
 
 
 def layouts(array: np.ndarray) -> st.SearchStrategy[np.ndarray]:
-    """The array in another memory layout (C, F, transposed, sliced, reversed; stride 0 repeats its first row)."""
+    """The array in another layout (C, F, transposed, sliced, reversed, first row repeated)."""
     return picked(lambda pick: pick.layout(array))
 
 
