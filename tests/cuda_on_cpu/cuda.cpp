@@ -30,7 +30,7 @@ void count(const std::string &what) {
   counts[what]++;
 }
 
-bool counts_only() {  // FAKE_NOOP=1: launch nothing, only count
+bool counts_only() {  // FAKE_NOOP=1: compute nothing, only count
   static const bool value = getenv("FAKE_NOOP") != nullptr;
   return value;
 }
@@ -152,6 +152,12 @@ static void run(const Kernel *k, dim3 grid, dim3 block, void **arguments) {
 
 // ------------------------------------------------------------------------------------------ driver
 
+static bool mentions(const std::string &text, std::initializer_list<const char *> words) {
+  for (const char *word : words)
+    if (text.find(word) != std::string::npos) return true;
+  return false;
+}
+
 static thread_local int device = 0;
 static const CUcontext CONTEXT = (CUcontext)1;
 
@@ -160,7 +166,8 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
   const Kernel *k = (const Kernel *)function;
   count("kernels");
   count("kernel " + k->name);
-  if (counts_only()) return CUDA_SUCCESS;
+  bool decides = mentions(k->name, {"less", "any"});  // where Python goes on, in CuPy's own checks
+  if (counts_only() && !decides) return CUDA_SUCCESS;
   unsigned before = _mm_getcsr();
   if (getenv("FAKE_FTZ")) _mm_setcsr(before | 0x8040);  // denormals are 0, read and written
   run(k, dim3(gx, gy, gz), dim3(bx, by, bz), arguments);
@@ -236,12 +243,6 @@ static std::string folder() {  // of this library; compiled kernels lie below it
   dladdr((void *)fake_counts, &about);
   std::string path = about.dli_fname;
   return path.substr(0, path.rfind('/'));
-}
-
-static bool mentions(const std::string &source, std::initializer_list<const char *> words) {
-  for (const char *word : words)
-    if (source.find(word) != std::string::npos) return true;
-  return false;
 }
 
 extern "C" {
