@@ -123,7 +123,7 @@ class Run:
         self.history, self.snapshots, self.seconds = log
 
     def take_snapshot(self) -> None:
-        """Keep images of the same latents, once in each of ``SNAPSHOTS`` parts of the run and last."""
+        """Keep images of the same latents, once in each of ``SNAPSHOTS`` parts of the run."""
         part = self.step * SNAPSHOTS // self.config.steps
         last = self.snapshots[-1][0] * SNAPSHOTS // self.config.steps if self.snapshots else -1
         if self.game.data.shape and part > last:
