@@ -84,7 +84,7 @@ def test_derivatives_of_functions_layers_and_losses_agree(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_float32_stays_float32_and_is_as_accurate_as_on_the_cpu(name):
     """Both are compared with float64, at inputs that float32 holds exactly."""
-    for case in cases_of(name, 4, seed=200):
+    for case in cases_of(name, 8, seed=200):
         inputs = [x.astype(np.float32) if x.dtype == np.float64 else x for x in case.inputs]
         wide = [x.astype(np.float64) if x.dtype == np.float32 else x for x in inputs]
         truth = gradients(case._replace(inputs=wide), case.order)
@@ -97,6 +97,13 @@ def test_float32_stays_float32_and_is_as_accurate_as_on_the_cpu(name):
             size = np.abs(t).max(initial=0)
             error = np.abs(a - t).max(initial=0)
             assert np.abs(b - t).max(initial=0) <= 4 * error + 1e-5 * size
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_checker_runs_there_in_memory_with_gaps_too(name):
+    for seed, case in enumerate(cases_of(name, 2, seed=3)):
+        case = placed_case(case, GPU)
+        gradcheck(case.f, [with_gaps(x) for x in case.inputs], order=2, seed=seed, probes=1)
 
 
 @pytest.mark.parametrize("name", ["add", "max", "convolve", "getitem", "layers.BatchNorm"])

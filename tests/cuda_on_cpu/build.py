@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Build a Python in which CuPy runs without a GPU, and print the path of its interpreter.
 
-    python3 tests/cuda_on_cpu/build.py [FOLDER]
+    python3 tests/cuda_on_cpu/build.py
 
-FOLDER is ~/.cache/tinygan-cuda-on-cpu unless given. It takes a few minutes once, and a second when
-nothing has changed. Needs g++, Python's headers (apt-get install g++ python3-dev python3-venv) and
-the package index that pip uses. What this shows, and what it cannot show, is in README.md.
+Takes a minute or two the first time, and no time when nothing has changed. It needs g++ and
+Python's headers (apt-get install g++ python3-dev python3-venv) and a package index (PIP_INDEX_URL,
+or PyPI). What this shows, and what it cannot show, is in README.md.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def source(folder: Path) -> Path:
     return folder / f"cupy-{CUPY}"
 
 
-def build_runtime(python: Path, folder: Path, includes: list[str], made: Path) -> None:
+def build_runtime(python: Path, folder: Path, includes: list[str], binding: Path) -> None:
     """Compile CuPy's binding of the CUDA runtime anew: the wheel's own has the real one inside."""
     tree = source(folder)
     (tree / "cuda_profiler_api.h").write_text(PROFILER)
@@ -73,23 +73,20 @@ def build_runtime(python: Path, folder: Path, includes: list[str], made: Path) -
     name = "cupy_backends/cuda/api/runtime"
     run(python, "-m", "cython", "--cplus", "-3", *defined, f"{name}.pyx", cwd=tree)
     run("g++", "-O1", "-w", "-fPIC", "-shared", "-I.", f"-I{sysconfig.get_path('include')}",
-        *includes, f"{name}.cpp", "-o", made, cwd=tree)
+        *includes, f"{name}.cpp", "-o", binding, cwd=tree)
 
 
 def build(folder: Path, python: Path) -> None:
-    """Install the packages and put the stand-in in the place of CUDA."""
+    """Install the packages, from nothing, and put the stand-in in the place of CUDA."""
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     if not (shutil.which("g++") and headers.exists()):
         raise SystemExit("a compiler is missing: apt-get install g++ python3-dev python3-venv")
-    run(sys.executable, "-m", "venv", folder)
+    run(sys.executable, "-m", "venv", "--clear", folder)
     run(python, "-m", "pip", "install", "-q", *PACKAGES)
     site = site_packages(folder)
     includes = [f"-I{site}/nvidia/{part}/include" for part in ("cuda_runtime", "cuda_nvcc")]
-    runtime = folder / f"runtime-{CUPY}.so"
-    if not runtime.exists():
-        build_runtime(python, folder, includes, runtime)
     [binding] = (site / "cupy_backends/cuda/api").glob("runtime.*.so")
-    shutil.copy(runtime, binding)
+    build_runtime(python, folder, includes, binding)
 
     cupy = site / "cupy/_core/include"
     kernels = f"{KERNELS} -I{cupy} -I{cupy}/cupy/_cccl/thrust -I{cupy}/cupy/_cccl/libcudacxx"
@@ -103,7 +100,6 @@ def build(folder: Path, python: Path) -> None:
             folder / LIBRARIES[0], "-o", folder / name)
     (site / "cuda_on_cpu.py").write_text(START.format(libraries=LIBRARIES, folder=f"{folder}/"))
     (site / "cuda_on_cpu.pth").write_text("import cuda_on_cpu\n")
-    shutil.rmtree(folder / "kernels", ignore_errors=True)
     (folder / "kernels").mkdir()
 
 
@@ -114,8 +110,7 @@ def site_packages(folder: Path) -> Path:
 
 def main() -> None:
     """Build what is not built yet; let ``import tinygan`` find this checkout."""
-    default = Path.home() / ".cache/tinygan-cuda-on-cpu"
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else default).resolve()
+    folder = Path.home() / ".cache/tinygan-cuda-on-cpu"
     python, stamp = folder / "bin/python", folder / "stamp"
     files = [HERE / name for name in ("build.py", "cuda.cpp", "cublas.cpp", "shim.h")]
     state = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
