@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import backend, metrics
 from ..data import DataSet
-from ..training.checkpoint import write_atomically
+from ..training import checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -187,14 +187,14 @@ def png(figure: Figure) -> bytes:
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a PNG, whole or not at all: an old file stays until the new one is complete."""
     content = png(figure)
-    write_atomically(path, lambda file: file.write(content))
+    checkpoint.write_atomically(path, lambda file: file.write(content))
 
 
 def save_images(images: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write ``tiles`` of images (n, c, h, w) uint8 as a PNG, whole or not at all."""
     from PIL import Image
     picture = Image.fromarray(tiles(images))
-    write_atomically(path, lambda file: picture.save(file, format="png", optimize=True))
+    checkpoint.write_atomically(path, lambda file: picture.save(file, format="png", optimize=True))
 
 
 def save_gif(frames: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None:
@@ -211,7 +211,7 @@ def save_gif(frames: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None
         palette = some.quantize(256, Image.Quantize.FASTOCTREE)  # keeps white and the grey lines
         first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE)
                           for picture in pictures)
-    write_atomically(path, lambda file: first.save(
+    checkpoint.write_atomically(path, lambda file: first.save(
         file, format="gif", save_all=True, append_images=others, duration=80, loop=0,
         palette=first.getpalette()))
 
