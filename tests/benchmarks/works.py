@@ -1,4 +1,4 @@
-"""The works that are timed: networks, data, noise and the matrix products they cannot do without."""
+"""The workloads that are timed: networks, data, noise, and the matrix products they must do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ N_CRITIC = 5
 
 @dataclass(frozen=True)
 class Work:
-    """A GAN by its layer widths: Wasserstein with a gradient penalty, or non-saturating where ``penalty`` is 0."""
+    """A GAN by its layer widths: WGAN-GP, or non-saturating where ``penalty`` is 0."""
 
     name: str
     generator: tuple[int, ...]
@@ -21,19 +21,24 @@ class Work:
     penalty: float
     lr: float
     betas: tuple[float, float]
-    pictures: bool = False  # BatchNorm, LeakyReLU and tanh in the generator, LeakyReLU in the critic
+    pictures: bool = False  # LeakyReLU instead of ReLU; batch norm and tanh in the generator
     dropout: float = 0.0
 
     def weights(self, dtype: Any = np.float32) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """[W, b, W, b, ...] of the generator and of the critic, the same for every peer."""
         rng = np.random.default_rng(0)
-        return tuple([array for n, m in zip(widths, widths[1:])
-                      for array in ((rng.standard_normal((n, m)) * (2 / n) ** 0.5).astype(np.float32).astype(dtype),
-                                    np.zeros(m, dtype))]
-                     for widths in (self.generator, self.critic))
+
+        def network(widths: tuple[int, ...]) -> list[np.ndarray]:
+            arrays = []
+            for n, m in zip(widths, widths[1:]):
+                weight = rng.standard_normal((n, m)) * (2 / n) ** 0.5
+                arrays += [weight.astype(np.float32).astype(dtype), np.zeros(m, dtype)]
+            return arrays
+
+        return network(self.generator), network(self.critic)
 
     def inputs(self, unit: str, seed: int, dtype: Any = np.float32) -> tuple[Any, ...]:
-        """The arguments of one unit: data and every random number, so that all peers see the same."""
+        """The arguments of one unit: data and all random numbers, the same for every peer."""
         rng = np.random.default_rng([1, seed])
 
         def draw(n: int) -> np.ndarray:
@@ -41,7 +46,7 @@ class Work:
 
         def masks(n: int) -> list[np.ndarray]:
             kept = [rng.random((n, m)) >= self.dropout for m in self.critic[1:-1]]
-            return [np.asarray(k / (1 - self.dropout), np.float32).astype(dtype) for k in kept]
+            return [(k / (1 - self.dropout)).astype(np.float32).astype(dtype) for k in kept]
 
         def critic() -> tuple[np.ndarray, ...]:
             e = rng.random((self.batch, 1)).astype(np.float32).astype(dtype)
@@ -55,7 +60,7 @@ class Work:
                 masks(2 * self.batch), masks(self.batch))
 
     def products(self, unit: str) -> list[tuple[int, int, int]]:
-        """(n, k, m) of every product (n, k) @ (k, m) that one unit needs, real and fake stacked."""
+        """(n, k, m) for every product (n, k) @ (k, m) that a unit needs, real and fake stacked."""
         n = self.batch
         g, d = (list(zip(w, w[1:])) for w in (self.generator, self.critic))
 
@@ -69,7 +74,7 @@ class Work:
             return [(n, o, i) for i, o in layers]
 
         critic = forward(g, n) + forward(d, 2 * n) + weights(d, 2 * n) + inputs(d[1:], 2 * n)
-        if self.penalty:  # forward, gradient, and the gradient's own two kinds of derivative
+        if self.penalty:  # forward, gradient, and the two kinds of derivative of that gradient
             critic += forward(d[:-1], n) + inputs(d, n) + weights(d, n) + forward(d[:-1], n)
         generator = forward(g, n) + forward(d, n) + inputs(d, n) + weights(g, n) + inputs(g[1:], n)
         return {"critic": critic, "generator": generator, "step": critic + generator}[unit]
@@ -77,17 +82,19 @@ class Work:
 
 @dataclass(frozen=True)
 class Convolutional(Work):
-    """Images of 28 x 28: G 100 -> 128 x 7 x 7 -> 64 x 14 x 14 -> 1 x 28 x 28 (BatchNorm, ReLU, tanh), D the way back.
+    """Images: G 100 -> 128 x 7 x 7 -> 64 x 14 x 14 -> 1 x 28 x 28, D the reverse.
 
-    Kernels 4, stride 2, padding 1, weights N(0, 0.02^2) (Radford et al. 2016), LeakyReLU and no norm in the critic.
+    Kernels 4, stride 2, padding 1, weights N(0, 0.02^2) (Radford et al. 2016). Batch norm, ReLU and
+    tanh in the generator, LeakyReLU in the critic.
     """
 
     def weights(self, dtype: Any = np.float32) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """[W, b, W, b, ...]; convolutions (kh, kw, c_in, c_out), transposed ones (kh, kw, c_out, c_in)."""
+        """[W, b, W, b, ...]; kernels (kh, kw, c_in, c_out), transposed (kh, kw, c_out, c_in)."""
         rng = np.random.default_rng(0)
 
         def layer(shape: tuple[int, ...], units: int) -> list[np.ndarray]:
-            return [(rng.standard_normal(shape) * 0.02).astype(np.float32).astype(dtype), np.zeros(units, dtype)]
+            weight = rng.standard_normal(shape) * 0.02
+            return [weight.astype(np.float32).astype(dtype), np.zeros(units, dtype)]
 
         return (layer((100, 6272), 6272) + layer((4, 4, 64, 128), 64) + layer((4, 4, 1, 64), 1),
                 layer((4, 4, 1, 64), 64) + layer((4, 4, 64, 128), 128) + layer((6272, 1), 1))
@@ -112,11 +119,12 @@ class Convolutional(Work):
                 + g + d + inputs(d) + weights(g) + inputs(g[1:]))
 
 
+DECODER = (100, 256, 512, 1024, 784)
 WORKS = {work.name: work for work in (
     Work("W1", (2, 512, 512, 512, 2), (2, 512, 512, 512, 1), 256, 0.1, 1e-4, (0.5, 0.9)),
     Work("W2", (2, 128, 128, 128, 2), (2, 128, 128, 128, 1), 64, 0.1, 1e-4, (0.5, 0.9)),
-    Work("W3", (100, 256, 512, 1024, 784), (784, 512, 256, 1), 64, 0.0, 2e-4, (0.5, 0.999), True, 0.3),
-    Work("W4", (100, 256, 512, 1024, 784), (784, 512, 256, 1), 64, 10.0, 1e-4, (0.5, 0.9), True),
+    Work("W3", DECODER, (784, 512, 256, 1), 64, 0.0, 2e-4, (0.5, 0.999), True, 0.3),
+    Work("W4", DECODER, (784, 512, 256, 1), 64, 10.0, 1e-4, (0.5, 0.9), True),
     Convolutional("W5", (100, 784), (784, 1), 64, 0.0, 2e-4, (0.5, 0.999), True),
 )}
 
@@ -130,4 +138,5 @@ def work_named(name: str) -> Work:
                    critic=(2, width, width, width, 1))
 
 
-UNITS = (("W1", "critic"), ("W2", "critic"), ("W2", "iteration"), ("W3", "step"), ("W4", "critic"), ("W5", "step"))
+UNITS = (("W1", "critic"), ("W2", "critic"), ("W2", "iteration"), ("W3", "step"), ("W4", "critic"),
+         ("W5", "step"))
