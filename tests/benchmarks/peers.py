@@ -1,4 +1,4 @@
-"""The peers: each runs the units of a work. A peer's library is imported by the peer that needs it alone."""
+"""The peers: each runs the units of a workload, and imports its own library only."""
 
 from __future__ import annotations
 
@@ -21,45 +21,49 @@ class Tinygan:
         from tinygan.app import process
         process.keep_memory()
         self.tg, self.work = tg, work
-        rng, layers = np.random.default_rng(0), tg.layers
-        weights = [iter(w) for w in work.weights(dtype)]
-        nets = self.convolutional(dtype) if isinstance(work, Convolutional) else []
-        made_of = () if nets else ((work.generator, weights[0], True), (work.critic, weights[1], False))
-        for widths, values, generator in made_of:
+        nets = self.convolutional(dtype) if isinstance(work, Convolutional) else self.dense(dtype)
+        for net, values in zip(nets, work.weights(dtype)):
+            weighted = [layer for layer in net.layers if isinstance(layer, tg.layers.Affine)]
+            for layer, weight, bias in zip(weighted, values[::2], values[1::2]):
+                layer.weight.assign(weight)
+                layer.bias.assign(bias)
+        self.generator, self.critic = nets
+        self.optimizers = [tg.optim.Adam(net.parameters(), lr=work.lr, betas=work.betas)
+                           for net in nets]
+        self.prepare()
+
+    def dense(self, dtype: Any) -> list[Any]:
+        """The networks of a ``Work``."""
+        layers, work, rng, nets = self.tg.layers, self.work, np.random.default_rng(0), []
+        for widths in (work.generator, work.critic):
+            normalized = work.pictures and not nets  # the generator of images
             made: list[Any] = []
             for n, m in pairwise(widths):
-                dense = layers.Dense(n, m, rng=rng, dtype=dtype)
-                dense.weight.assign(next(values))
-                dense.bias.assign(next(values))
-                made.append(dense)
+                made.append(layers.Dense(n, m, rng=rng, dtype=dtype))
                 if m != widths[-1]:
-                    made += [layers.BatchNorm(m, dtype=dtype)] if work.pictures and generator else []
+                    made += [layers.BatchNorm(m, dtype=dtype)] if normalized else []
                     made.append(layers.LeakyReLU(SLOPE) if work.pictures else layers.ReLU())
-            nets.append(layers.Sequential(*made, *([layers.Tanh()] if work.pictures and generator else [])))
-        self.generator, self.critic = nets
-        self.optimizers = [tg.optim.Adam(net.parameters(), lr=work.lr, betas=work.betas) for net in nets]
-        self.prepare()
+            nets.append(layers.Sequential(*made, *([layers.Tanh()] if normalized else [])))
+        return nets
 
     def convolutional(self, dtype: Any) -> list[Any]:
         """The networks of a ``Convolutional`` work."""
         layers, rng = self.tg.layers, np.random.default_rng(0)
         how: dict[str, Any] = dict(kernel=4, stride=2, padding=1, rng=rng, dtype=dtype)
-        nets = [layers.Sequential(
+        generator = layers.Sequential(
             layers.Dense(100, 6272, rng=rng, dtype=dtype), layers.Reshape((128, 7, 7)),
-            layers.BatchNorm(128, dtype=dtype), layers.ReLU(), layers.ConvTranspose2d(128, 64, **how),
-            layers.BatchNorm(64, dtype=dtype), layers.ReLU(), layers.ConvTranspose2d(64, 1, **how), layers.Tanh()),
-            layers.Sequential(
-            layers.Conv2d(1, 64, **how), layers.LeakyReLU(SLOPE), layers.Conv2d(64, 128, **how), layers.LeakyReLU(SLOPE),
-            layers.Flatten(), layers.Dense(6272, 1, rng=rng, dtype=dtype))]
-        for net, values in zip(nets, self.work.weights(dtype)):
-            weighted = [layer for layer in net.layers if hasattr(layer, "weight")]
-            for layer, weight, bias in zip(weighted, values[::2], values[1::2]):
-                layer.weight.assign(weight)
-                layer.bias.assign(bias)
-        return nets
+            layers.BatchNorm(128, dtype=dtype), layers.ReLU(),
+            layers.ConvTranspose2d(128, 64, **how),
+            layers.BatchNorm(64, dtype=dtype), layers.ReLU(),
+            layers.ConvTranspose2d(64, 1, **how), layers.Tanh())
+        critic = layers.Sequential(
+            layers.Conv2d(1, 64, **how), layers.LeakyReLU(SLOPE),
+            layers.Conv2d(64, 128, **how), layers.LeakyReLU(SLOPE),
+            layers.Flatten(), layers.Dense(6272, 1, rng=rng, dtype=dtype))
+        return [generator, critic]
 
     def prepare(self) -> None:
-        """Hook: how the step functions are called."""
+        """A hook to wrap the step functions."""
 
     def critic_step(self, real: Any, z: Any, e: Any) -> Any:
         return self.descend(real, self.generator(z).data, e)
@@ -68,13 +72,15 @@ class Tinygan:
         """One step of the critic."""
         tg, n = self.tg, len(real)
         scores = self.critic(np.concatenate([real, fake]))
-        slack = tg.losses.gradient_norms(self.critic, fake + e * (real - fake), create_graph=True) - 1.0
-        loss = tg.losses.wasserstein_critic(scores[:n], scores[n:]) + self.work.penalty * (slack * slack).mean()
+        x = fake + e * (real - fake)
+        excess = tg.losses.gradient_norms(self.critic, x, create_graph=True) - 1.0
+        loss = tg.losses.wasserstein_critic(scores[:n], scores[n:])
+        loss = loss + self.work.penalty * (excess * excess).mean()
         self.optimizers[1].step(tg.grad(loss, self.optimizers[1].parameters))
         return loss.data
 
     def iteration(self, critic: Any, z: Any) -> Any:
-        """As the training loop does it: the fakes of all critic steps from one pass of the generator."""
+        """As in the training loop, one pass of the generator makes all the critic's fakes."""
         fakes = self.generator(np.concatenate([latent for _, latent, _ in critic])).data
         for i, (real, _, e) in enumerate(critic):
             self.descend(real, fakes[i * len(real):(i + 1) * len(real)], e)
@@ -97,7 +103,7 @@ class Tinygan:
     def step(self, real: Any, z: Any, z2: Any, masks: Any, masks2: Any) -> Any:
         tg, n = self.tg, len(real)
         fake = self.generator(z).data
-        if real.ndim == 4:  # products of images are large by themselves: one after the other stays in the cache
+        if real.ndim == 4:  # convolutions are large already: two smaller passes stay in the cache
             scores = self.critic(real), self.critic(fake)
         else:
             both = self.scores(np.concatenate([real, fake]), masks)
@@ -110,25 +116,33 @@ class Tinygan:
 
     def run(self, unit: str, inputs: Any) -> Any:
         """One unit; returns its last loss."""
-        return {"iteration": self.iteration, "critic": self.critic_step, "step": self.step}[unit](*inputs)
+        units = {"iteration": self.iteration, "critic": self.critic_step, "step": self.step}
+        return units[unit](*inputs)
 
 
 class Program(Tinygan):
     """The same steps, traced and replayed."""
 
     def prepare(self) -> None:
+        """Programs take arrays: the lists among the arguments are spread, and gathered inside."""
+        from tinygan.program import Program
         state = [self.generator, self.critic, *self.optimizers]
-        from tinygan.program import Program as wrap
-        step, iteration, d = self.step, self.iteration, len(self.work.critic) - 2  # their arguments hold lists: spread them
-        steps = wrap(lambda *a: step(*a[:3], a[3:3 + d], a[3 + d:]), state)
+        step, iteration, hidden = self.step, self.iteration, len(self.work.critic) - 2
+
+        def flat_step(real: Any, z: Any, z2: Any, *masks: Any) -> Any:
+            return step(real, z, z2, masks[:hidden], masks[hidden:])
+
+        def flat_iteration(z: Any, *arrays: Any) -> Any:
+            return iteration([arrays[i:i + 3] for i in range(0, len(arrays), 3)], z)
+
+        steps, iterations = Program(flat_step, state), Program(flat_iteration, state)
+        self.critic_step = Program(self.critic_step, state)
         self.step = lambda real, z, z2, masks, masks2: steps(real, z, z2, *masks, *masks2)
-        iterations = wrap(lambda z, *a: iteration([a[i:i + 3] for i in range(0, len(a), 3)], z), state)
-        self.iteration = lambda critic, z: iterations(z, *(a for arguments in critic for a in arguments))
-        self.critic_step = wrap(self.critic_step, state)
+        self.iteration = lambda critic, z: iterations(z, *(a for triple in critic for a in triple))
 
 
 class Floor:
-    """The matrix products alone, into memory at hand: nothing can be faster without a better BLAS."""
+    """The matrix products alone, into existing memory: what no engine on this BLAS can beat."""
 
     def __init__(self, work: Work, dtype: Any = np.float32) -> None:
         self.work, self.calls = work, {}
@@ -139,8 +153,9 @@ class Floor:
                 self.run(part, inputs)
             return
         if unit not in self.calls:
-            self.calls[unit] = [tuple(np.full(s, 0.01, np.float32) for s in ((n, k), (k, m), (n, m)))
-                                for n, k, m in self.work.products(unit)]
+            self.calls[unit] = [
+                tuple(np.full(shape, 0.01, np.float32) for shape in ((n, k), (k, m), (n, m)))
+                for n, k, m in self.work.products(unit)]
         for a, b, out in self.calls[unit]:
             np.matmul(a, b, out=out)
 
@@ -154,43 +169,52 @@ class Torch:
         import torch
         from torch import nn
         self.torch, self.work = torch, work
-        nets = self.convolutional(dtype) if isinstance(work, Convolutional) else []
-        for widths, values in () if nets else zip((work.generator, work.critic), work.weights(dtype)):
-            generator, made, values = not nets, [], iter(values)
-            for n, m in pairwise(widths):
-                made.append(nn.Linear(n, m).to(torch.from_numpy(np.zeros(0, dtype)).dtype))
-                made[-1].weight.data = torch.from_numpy(next(values).T.copy())
-                made[-1].bias.data = torch.from_numpy(next(values))
-                if m != widths[-1]:
-                    made += [nn.BatchNorm1d(m)] if work.pictures and generator else []
-                    made.append(nn.LeakyReLU(SLOPE) if work.pictures else nn.ReLU())
-            nets.append(nn.Sequential(*made, *([nn.Tanh()] if work.pictures and generator else [])))
-        self.generator, self.critic = nets
-        self.optimizers = [torch.optim.Adam(net.parameters(), lr=work.lr, betas=work.betas, fused=self.fused)
-                           for net in nets]
-
-    def convolutional(self, dtype: Any) -> list[Any]:
-        nn = self.torch.nn
-        nets = [nn.Sequential(
-            nn.Linear(100, 6272), nn.Unflatten(1, (128, 7, 7)), nn.BatchNorm2d(128), nn.ReLU(),
-            nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU(), nn.ConvTranspose2d(64, 1, 4, 2, 1),
-            nn.Tanh()), nn.Sequential(
-            nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(64, 128, 4, 2, 1), nn.LeakyReLU(SLOPE),
-            nn.Flatten(), nn.Linear(6272, 1))]
-        for net, values in zip(nets, self.work.weights(dtype)):
-            weighted = [layer for layer in net if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
+        nets = self.convolutional() if isinstance(work, Convolutional) else self.dense()
+        for net, values in zip(nets, work.weights(dtype)):
+            weighted = [layer for layer in net
+                        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
             for layer, weight, bias in zip(weighted, values[::2], values[1::2]):
                 weight = weight.T if weight.ndim == 2 else weight.transpose(3, 2, 0, 1)
-                layer.weight.data = self.torch.from_numpy(weight.copy())
-                layer.bias.data = self.torch.from_numpy(bias)
+                layer.weight.data = torch.from_numpy(weight.copy())
+                layer.bias.data = torch.from_numpy(bias)
+        self.generator, self.critic = nets
+        self.optimizers = [
+            torch.optim.Adam(net.parameters(), lr=work.lr, betas=work.betas, fused=self.fused)
+            for net in nets]
+
+    def dense(self) -> list[Any]:
+        nn, work, nets = self.torch.nn, self.work, []
+        for widths in (work.generator, work.critic):
+            normalized = work.pictures and not nets  # the generator of images
+            made: list[Any] = []
+            for n, m in pairwise(widths):
+                made.append(nn.Linear(n, m))
+                if m != widths[-1]:
+                    made += [nn.BatchNorm1d(m)] if normalized else []
+                    made.append(nn.LeakyReLU(SLOPE) if work.pictures else nn.ReLU())
+            nets.append(nn.Sequential(*made, *([nn.Tanh()] if normalized else [])))
         return nets
+
+    def convolutional(self) -> list[Any]:
+        nn = self.torch.nn
+        generator = nn.Sequential(
+            nn.Linear(100, 6272), nn.Unflatten(1, (128, 7, 7)), nn.BatchNorm2d(128), nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh())
+        critic = nn.Sequential(
+            nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(64, 128, 4, 2, 1), nn.LeakyReLU(SLOPE),
+            nn.Flatten(), nn.Linear(6272, 1))
+        return [generator, critic]
 
     def both(self, real: Any, fake: Any, masks: Any = None) -> Any:
         n = len(real)
         if self.stacked:
             scores = self.scores(self.torch.cat([real, fake]), masks)
             return scores[:n], scores[n:]
-        return self.scores(real, masks and [m[:n] for m in masks]), self.scores(fake, masks and [m[n:] for m in masks])
+        masks = masks or []
+        return (self.scores(real, [mask[:n] for mask in masks]),
+                self.scores(fake, [mask[n:] for mask in masks]))
 
     def scores(self, x: Any, masks: Any = None) -> Any:
         if not masks:
@@ -257,13 +281,13 @@ class Torch:
 
 
 class TunedTorch(Torch):
-    """PyTorch at its best without a compiler: real and fake in one pass, the fused Adam."""
+    """PyTorch at its best without a compiler: real and fake in one pass, fused Adam."""
 
     fused, stacked = True, True
 
 
 class Functional:
-    """Steps as pure functions of parameters, for compilers: ``F`` names the library's functions."""
+    """Steps as pure functions of the parameters, for compilers; ``F`` holds the library's own."""
 
     F: Any
     run, iteration = Tinygan.run, Torch.iteration
@@ -291,8 +315,9 @@ class Functional:
                 gamma, beta = params[2 * layers + 2 * i:][:2]
                 x = c / F.sqrt(v + EPS) * gamma + beta
                 n = len(z)
-                kept.append((running[i][0] + MOMENTUM * (m - running[i][0]),
-                             running[i][1] + MOMENTUM * (v * (n / (n - 1)) - running[i][1])))
+                mean, variance = running[i]
+                kept.append((mean + MOMENTUM * (m - mean),
+                             variance + MOMENTUM * (v * (n / (n - 1)) - variance)))
                 x = F.leaky(x)
             else:
                 x = F.relu(x)
@@ -315,20 +340,22 @@ class Functional:
                for p, a, b in zip(params, m, v)]
         return new, (m, v)
 
-    def pure_critic(self, g: Any, d: Any, adam: Any, running: Any, t: Any, real: Any, z: Any, e: Any) -> Any:
+    def pure_critic(self, g: Any, d: Any, adam: Any, running: Any, t: Any,
+                    real: Any, z: Any, e: Any) -> Any:
         fake, running = self.generate(g, z, running)
         n = len(real)
 
         def loss(d: Any) -> Any:
             s = self.scores(d, self.F.concatenate([real, fake]))
             gx = self.F.grad(lambda x: self.scores(d, x).sum())(fake + e * (real - fake))
-            norms = self.F.sqrt((gx * gx).sum(1))
-            return s[n:].mean() - s[:n].mean() + self.work.penalty * ((norms - 1) * (norms - 1)).mean()
+            excess = self.F.sqrt((gx * gx).sum(1)) - 1
+            return s[n:].mean() - s[:n].mean() + self.work.penalty * (excess * excess).mean()
 
         value, grads = self.F.value_and_grad(loss)(d)
         return value, running, *self.update(d, adam, grads, t)
 
-    def pure_generator(self, g: Any, d: Any, adam: Any, running: Any, t: Any, z: Any, masks: Any) -> Any:
+    def pure_generator(self, g: Any, d: Any, adam: Any, running: Any, t: Any,
+                       z: Any, masks: Any) -> Any:
         def loss(g: Any) -> Any:
             fake, kept = self.generate(g, z, running)
             s = self.scores(d, fake, masks)
@@ -337,7 +364,8 @@ class Functional:
         (value, kept), grads = self.F.value_and_grad_aux(loss)(g)
         return value, kept, *self.update(g, adam, grads, t)
 
-    def pure_discriminator(self, g: Any, d: Any, adam: Any, running: Any, t: Any, real: Any, z: Any, masks: Any) -> Any:
+    def pure_discriminator(self, g: Any, d: Any, adam: Any, running: Any, t: Any,
+                           real: Any, z: Any, masks: Any) -> Any:
         fake, running = self.generate(g, z, running)
         n, softplus = len(real), self.F.softplus
 
@@ -362,7 +390,8 @@ class Functional:
         return self.call(self.compiled_generator, 0, z, masks)
 
     def step(self, real: Any, z: Any, z2: Any, masks: Any, masks2: Any) -> Any:
-        return self.call(self.compiled_discriminator, 1, real, z, masks) + self.generator_step(z2, masks2)
+        loss = self.call(self.compiled_discriminator, 1, real, z, masks)
+        return loss + self.generator_step(z2, masks2)
 
 
 class Jax(Functional):
@@ -373,9 +402,10 @@ class Jax(Functional):
         jnp = jax.numpy
         self.jax, self.convert = jax, lambda x: jax.tree.map(jnp.asarray, x)
         self.F = SimpleNamespace(
-            matmul=jnp.matmul, mean=jnp.mean, sqrt=jnp.sqrt, tanh=jnp.tanh, concatenate=jnp.concatenate,
-            relu=jax.nn.relu, leaky=lambda x: jnp.maximum(x, SLOPE * x), softplus=jax.nn.softplus, grad=jax.grad,
-            value_and_grad=jax.value_and_grad, value_and_grad_aux=lambda f: jax.value_and_grad(f, has_aux=True))
+            matmul=jnp.matmul, mean=jnp.mean, sqrt=jnp.sqrt, concatenate=jnp.concatenate,
+            tanh=jnp.tanh, relu=jax.nn.relu, leaky=lambda x: jnp.maximum(x, SLOPE * x),
+            softplus=jax.nn.softplus, grad=jax.grad, value_and_grad=jax.value_and_grad,
+            value_and_grad_aux=lambda f: jax.value_and_grad(f, has_aux=True))
         self.setup(work, dtype)
         self.count = np.float32
         self.compiled_critic = jax.jit(self.pure_critic, donate_argnums=(1, 2, 3))
@@ -403,9 +433,11 @@ class TorchCompile(Functional):
             return wrap
 
         self.F = SimpleNamespace(
-            matmul=torch.matmul, mean=torch.mean, sqrt=torch.sqrt, tanh=torch.tanh, concatenate=torch.cat,
-            relu=torch.relu, leaky=lambda x: torch.nn.functional.leaky_relu(x, SLOPE), grad=func.grad,
-            softplus=torch.nn.functional.softplus, value_and_grad=swapped(False), value_and_grad_aux=swapped(True))
+            matmul=torch.matmul, mean=torch.mean, sqrt=torch.sqrt, concatenate=torch.cat,
+            tanh=torch.tanh, relu=torch.relu,
+            leaky=lambda x: torch.nn.functional.leaky_relu(x, SLOPE),
+            softplus=torch.nn.functional.softplus, grad=func.grad,
+            value_and_grad=swapped(False), value_and_grad_aux=swapped(True))
         self.setup(work, dtype)
         self.count = lambda t: torch.tensor(float(t))
         self.compiled_critic = torch.compile(self.pure_critic, dynamic=False)
@@ -413,6 +445,8 @@ class TorchCompile(Functional):
         self.compiled_discriminator = torch.compile(self.pure_discriminator, dynamic=False)
 
 
-PEERS = {"tinygan eager": Tinygan, "tinygan program": Program, "floor": Floor, "PyTorch eager": Torch,
-         "PyTorch tuned": TunedTorch, "torch.compile": TorchCompile, "JAX jit": Jax}
-NEEDS = {"PyTorch eager": "torch", "PyTorch tuned": "torch", "torch.compile": "torch", "JAX jit": "jax"}
+PEERS = {"tinygan eager": Tinygan, "tinygan program": Program, "floor": Floor,
+         "PyTorch eager": Torch, "PyTorch tuned": TunedTorch, "torch.compile": TorchCompile,
+         "JAX jit": Jax}
+NEEDS = {"PyTorch eager": "torch", "PyTorch tuned": "torch", "torch.compile": "torch",
+         "JAX jit": "jax"}
