@@ -1,4 +1,4 @@
-"""One peer in a process of its own. Reads one request in JSON a line on stdin and answers in one line on stdout."""
+"""One peer in a process of its own: requests on stdin, answers on stdout, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ START = perf_counter()
 
 
 def peak_mib() -> float:
-    """The largest resident size of this process so far."""
+    """The peak resident size of this process so far."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
@@ -23,7 +23,7 @@ def host(loss: object) -> float:
 def main() -> None:
     name, work, unit, threads = sys.argv[1:5]
     alone = {max(os.sched_getaffinity(0))} if threads == "1" else os.sched_getaffinity(0)
-    if "JAX" in name:  # XLA sizes its pool by this
+    if "JAX" in name:  # XLA sizes its thread pool by the affinity it starts with
         os.sched_setaffinity(0, alone)
     from peers import PEERS
     from works import work_named
@@ -37,7 +37,8 @@ def main() -> None:
     inputs = [convert(work_named(work).inputs(unit, seed, dtype)) for seed in range(4)]
     losses = [host(peer.run(unit, inputs[0]))]
     wait()
-    print(json.dumps({"losses": losses, "peak": peak_mib()}), flush=True)  # the first unit is done, what it compiles too
+    # The first unit, with all that it compiles, is done.
+    print(json.dumps({"losses": losses, "peak": peak_mib()}), flush=True)
     os.sched_setaffinity(0, alone)
     for line in sys.stdin:
         request = json.loads(line)
