@@ -2,9 +2,8 @@
 
 A step is the same list of array calls each time: forward, backward, double backward, optimizer.
 ``Program(step, state)`` runs it on stand-ins for arrays (``Traced``), which answer NumPy's
-protocols and write the list down. A replay does these calls and no more: there are no Tensors,
-memory is laid out once, views are taken once, calls that lead to nothing are left out, and
-gradients are computed where the optimizer reads them.
+protocols and write the list down. A replay does these calls and no more: no Tensors are made,
+memory is laid out and views are taken once, calls that lead to nothing are left out.
 
 Read ``Program`` at the end first, then from the top: the list, recording, the state, replaying.
 """
@@ -65,9 +64,8 @@ class Node:
         self.layout, self.size = (self.shape, self.dtype, self.strides), value.size
         self.like = np.empty_like(value, shape=(1,))  # a number of its dtype on its device
         self.kind = backend.device_of(value), self.dtype, self.size
-        self.vector: Any = None  # its memory, where that is of no use to anyone else
-        self.uses: list[int] = []
-        self.writes: list[int] = []
+        self.vector: Any = None  # its memory, unless that is the state's
+        self.uses, self.writes = list[int](), list[int]()
 
     def lie_in(self, vector) -> None:
         """Take a vector as memory, with the axes in the order that they had when recorded."""
@@ -242,17 +240,15 @@ class Tracer:
         if out is not None or result is None:  # in place, into ``out`` or the first argument
             target = args[0] if out is None else out
             if not isinstance(target, Traced) or target.node.root in self.arguments:
-                raise TraceError(
-                    f"{name_of(function)} writes into an array of shape {np.shape(target)} that is "
-                    "not in the program's state; name its owner in Program(step, state=[...]), or "
-                    "copy an argument first")
+                raise TraceError(f"{name_of(function)} writes into an array that is not in the "
+                                 "program's state; name its owner in Program(step, state=[...]), "
+                                 "or copy an argument first")
             self.note(function, args, kwargs, None, target.node.root)
             return out
-        result = np.asarray(result) if isinstance(result, np.generic) else result
         if not backend.is_array(result):
-            raise TraceError(
-                f"{name_of(function)} gives a {type(result).__name__}, not one array. If it was "
-                "read off a value, return that from the step; of a list of arrays, take slices")
+            raise TraceError(f"{name_of(function)} gives a {type(result).__name__}, not one array: "
+                             "return from the step what it was read off, and split by slices")
+        result = np.asarray(result) if isinstance(result, np.generic) else result
         if function in CREATORS and not find((args[1:], kwargs), Traced):  # a constant
             function, args, kwargs = method, (result.copy(), "copy"), {}
         sources = find((args, kwargs), Traced)
@@ -272,8 +268,8 @@ class Tracer:
 
     def node_of(self, traced: Traced) -> Node:
         if traced.tracer is not self or not self.active:
-            raise TraceError("a value of a traced step was kept and used after it; return it from "
-                             "the step, or name its owner in the program's state")
+            raise TraceError("a value of a recorded step was kept and used after it; return it, or "
+                             "name its owner in the program's state")
         return traced.node
 
     def fresh(self, function, *arguments):
@@ -283,8 +279,7 @@ class Tracer:
                              "or what holds it, in Program(step, state=[...])")
         value = function(*arguments)
         if not backend.is_array(value) or isinstance(value, (Traced, np.generic)):
-            raise TraceError(f"{name_of(function)} must give a new array, which is not made from "
-                             "values of the step")
+            raise TraceError(f"{name_of(function)} must give a new array, not a value of the step")
         new = self.stand_in(value)
         return self.note(function, arguments, {}, new, new.node, effect=True)
 
@@ -385,9 +380,10 @@ def compiled(tracer: Tracer, results) -> Callable:
     for node in tracer.arguments:
         node.uses, node.writes = [-1], [-1]  # written before the list
     for position, call in enumerate(calls):
-        for root in [node.root for node in call.reads] + [call.written] * bool(call.written):
-            root.uses.append(position)
+        for node in call.reads:
+            node.root.uses.append(position)
         if call.written:
+            call.written.uses.append(position)
             call.written.writes.append(position)
     for node in returned:
         node.root.uses.append(len(calls))
@@ -502,14 +498,12 @@ def lay_out(calls: list[Call], arguments: list[Node]) -> None:
 
 
 def may_overwrite(call: Call, root: Node) -> bool:
-    """Does each element of the result depend on the element of ``root`` in the same place alone?
-
-    A single number says no: ufuncs are slow at writing one over itself.
-    """
+    """Does an element of the result depend on no element of ``root`` but that in its own place?"""
     elementwise = isinstance(call.function, np.ufunc) and call.function.signature is None
-    return ((elementwise or call.method == "clip") and call.node is not None
-            and call.node.size > 1
-            and all(x.layout == call.node.layout for x in call.reads if x.root is root))
+    if call.node is None or not (elementwise or call.method == "clip"):
+        return False
+    alike = all(x.layout == call.node.layout for x in call.reads if x.root is root)
+    return alike and call.node.size > 1  # ufuncs are slow at writing one number over itself
 
 
 def bind(call: Call) -> Callable | None:
@@ -567,14 +561,13 @@ class Program:
 
     Raises TraceError where the step reads a computed value on the host (``float``, ``if``,
     ``np.asarray``, iteration), writes into or draws from what is not in ``state``, changes an
-    attribute of the state, or is another list of calls the second time (a changing Python number,
-    a branch, a draw past the backend). Attributes that a class names in ``counters`` may change in
-    functions called by ``backend.fresh``.
+    attribute of the state other than its class's ``counters`` (see ``backend.fresh``), or is
+    another list the second time (a changing Python number, a branch, a draw past the backend).
 
-    Not seen: what the step does besides array calls (printing, appending to a list) happens only in
-    recorded calls, and what it takes from outside, but from no object in ``state``, keeps the value
-    of the second call. ``check=True`` finds the latter: it runs the plain step after every replay,
-    from the same state, and raises TraceError if a single bit differs.
+    What the step does besides array calls, such as printing, a replay does not do; and what it
+    takes from the surrounding code, but from no object in ``state``, keeps the value of the second
+    call. ``check=True`` finds that: it runs the plain step after every replay, from the same state,
+    and raises TraceError if a single bit differs.
     """
 
     limit = 8  # lists kept; the oldest goes
@@ -613,8 +606,8 @@ class Program:
             tracer.active = False
         if changes := entry.changes():
             raise TraceError(f"the step changes {', '.join(changes)}, which a replay would not. "
-                             "Keep the value in a Tensor, or count outside the step or in a "
-                             "function called by backend.fresh, its name in the class's `counters`")
+                             "Keep the value in a Tensor, or count in a function called by "
+                             "backend.fresh and name the attribute in the class's `counters`")
         signature = [call.signature for call in tracer.calls] + [("return", describe(nodes))]
         if entry not in self.entries:
             self.entries, entry.signature = [*self.entries[1 - self.limit:], entry], signature
@@ -640,10 +633,10 @@ def compare(first: list, second: list, places: list[str]) -> None:
     for i, (a, b) in enumerate(zip(first, second)):  # one may return where the other goes on
         if a != b:
             one, two = name_of(a[0]), name_of(b[0])
-            what = (f"{one} the first time, {two} the second" if one != two else
-                    f"{one} of other shapes, numbers or constant arrays the first time ({a[1:]}) "
-                    f"than the second ({b[1:]})")
+            what = f"{one} the first time, {two} the second"
+            if one == two:
+                what = f"{one} of other shapes, numbers or constant arrays: {a[1:]}, then {b[1:]}"
             raise TraceError(
                 f"the step is not the same list of calls each time: call {i} is {what}. A number "
                 "that changes belongs in a Tensor or comes from backend.fresh; draws go through "
-                "the backend's uniform, normal and choose", places[i])
+                "the backend's uniform and normal", places[i])
