@@ -1,4 +1,4 @@
-"""The training loop, its checkpoints and the estimator: what a step touches, and that a run can be repeated and resumed."""
+"""The training loop, its checkpoints and the estimator: what a step changes, repeats, resumes."""
 
 import dataclasses
 from pathlib import Path
@@ -39,12 +39,11 @@ def bits(holder):
 
 
 def run_bits(run):
-    """All that a run has made, but for the time it took."""
+    """All that a run has made, except for the time it took."""
     arrays, values = run.state_dict()
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
-    return ({name: (value.dtype.str, value.shape, value.tobytes()) for name,
-             value in arrays.items()},
-            {name: value for name, value in values.items() if name != "seconds"})
+    del values["seconds"]
+    return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}, values
 
 
 # ----------------------------------------------------------------------------------- an iteration
@@ -85,7 +84,7 @@ def test_the_critics_steps_leave_the_generator_alone(method):
 
 @every_game
 def test_the_generators_step_leaves_the_critic_alone(method):
-    """But for the vectors of spectral normalization, which every pass moves."""
+    """Except for the vectors of spectral normalization, which every pass moves."""
     game = run_of(method, eager=True).game
     before, after = moves(game)[-1][1], snapshot(game)
     weights = [name for name in before["critic"] if not name.endswith(".u")]
@@ -98,8 +97,8 @@ def test_the_generators_step_leaves_the_critic_alone(method):
 def test_an_iteration_is_n_critic_steps_of_the_critic_and_one_of_the_generator(n_critic):
     game = run_of(n_critic=n_critic, eager=True).game
     assert [player for player, _ in moves(game)] == ["critic"] * n_critic + ["generator"]
-    assert {name: own.steps for name, own in game.optimizers.items()} == {
-        "critic": n_critic, "generator": 1}
+    steps = {player: optimizer.steps for player, optimizer in game.optimizers.items()}
+    assert steps == {"critic": n_critic, "generator": 1}
 
 
 def test_both_learning_rates_fall_to_zero_together():
@@ -150,12 +149,14 @@ def test_the_log_has_what_the_method_measures(method):
     columns = train(run_of(method)).columns()
     assert tuple(columns) == COLUMNS and np.array_equal(columns["step"], np.arange(1, 7))
     missing = {name for name, values in columns.items() if np.isnan(values).any()}
-    assert ("penalty" in missing) == (METHODS[method].penalty is None
-                                      and method not in ("vae", "vae-gan"))  # those: the KL
-    assert ("w_estimate" in missing) == (method not in ("wgan", "wgan-gp"))
-    assert ("critic_loss" in missing) == ("gradient_norm" in missing) == (method in ("vae",
-                                                                                     "mixture"))
-    assert missing <= {"penalty", "w_estimate", "critic_loss", "gradient_norm"}
+    expected = set()
+    if METHODS[method].penalty is None and method not in ("vae", "vae-gan"):  # those: the KL
+        expected |= {"penalty"}
+    if method not in ("wgan", "wgan-gp"):
+        expected |= {"w_estimate"}
+    if method in ("vae", "mixture"):
+        expected |= {"critic_loss", "gradient_norm"}
+    assert missing == expected
     assert all(np.isnan(columns[name]).all() for name in missing)
     assert (np.diff(columns["seconds"]) > 0).all()
 
@@ -168,9 +169,8 @@ def test_a_long_run_logs_and_evaluates_now_and_then():
     assert len(evaluated) == 50 and evaluated[-1] == 1100
 
 
-@pytest.mark.parametrize("steps, taken", [(3, [1, 2, 3]), (40, [1, 5, 10, 15, 20, 25, 30, 35, 40])])
-def test_a_run_on_images_keeps_a_snapshot_in_each_eighth_of_it_and_at_its_end(steps, taken,
-                                                                              monkeypatch):
+@pytest.mark.parametrize("steps, taken", [(3, [1, 2, 3]), (40, [1, *range(5, 41, 5)])])
+def test_a_run_on_images_keeps_a_snapshot_of_each_eighth_and_its_end(steps, taken, monkeypatch):
     monkeypatch.setattr(samples, "evaluate", lambda game, step: {})
     pictures = data.image_array(np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8))
     run = train(run_of("gan", pictures, steps=steps))
@@ -180,12 +180,12 @@ def test_a_run_on_images_keeps_a_snapshot_in_each_eighth_of_it_and_at_its_end(st
 
 
 def test_data_without_modes_is_scored_without_them():
-    columns = train(run_of(source=data.points(np.random.default_rng(0).normal(size=(50,
-                                                                                    3))))).columns()
+    cloud = data.points(np.random.default_rng(0).normal(size=(50, 3)))
+    columns = train(run_of(source=cloud)).columns()
     assert np.isnan(columns["modes"]).all() and np.isfinite(columns["sliced_wasserstein"]).all()
 
 
-# ----------------------------------------------------------------------------------------- repeat and resume
+# ------------------------------------------------------------------------------ repeat and resume
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_the_same_seed_gives_the_same_run(method):
 @every_method
 @pytest.mark.usefixtures("seldom_scored")
 def test_a_replayed_run_is_the_eager_run(method):
-    """To the bit: networks, average, optimizers, generator, log; also where a replayed run goes on as an eager one."""
+    """To the bit, in all its state; also where a replayed run is continued eagerly."""
     eager, replayed, mixed = (run_of(method, eager=how, steps=20) for how in (True, False, False))
     assert isinstance(replayed.play, Program) and not isinstance(eager.play, Program)
     train(eager)
@@ -235,7 +235,7 @@ def test_looking_at_a_run_does_not_change_it():
 @pytest.mark.usefixtures("seldom_scored")
 @pytest.mark.parametrize("stop", [4, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_resumed_run_is_the_uninterrupted_one(method, stop, tmp_path):
-    """Stopped, saved, loaded and continued, it is the same to the bit: networks, average, optimizers, rng, log."""
+    """To the bit: networks, average, optimizers, rng and log, saved and loaded on the way."""
     whole = run_bits(train(run_of(method)))
     gan = GAN(method, **SMALL)
     train(gan.prepare("ring"), until=stop)
@@ -246,7 +246,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(method, stop, tmp_path):
     assert run_bits(train(again.run_)) == whole
 
 
-def test_a_trainers_state_goes_into_another_trainer():
+def test_the_state_of_a_run_goes_into_another_run():
     whole = train(run_of())
     half, fresh = train(run_of(), until=3), run_of(seed=5)
     fresh.load_state_dict(*half.state_dict())
@@ -254,11 +254,10 @@ def test_a_trainers_state_goes_into_another_trainer():
     assert run_bits(train(fresh)) == run_bits(whole)
 
 
-@pytest.mark.parametrize("spoil", [lambda a, v: a.pop("history"),
-                                   lambda a, v: a.update(history=np.ones((2, 3))),
-                                   lambda a, v: a.pop("critic/layers.0.weight"),
-                                   lambda a, v: v.pop("rng"),
-                                   lambda a, v: a.update({"generator_optimizer/extra": np.ones(1)})])
+@pytest.mark.parametrize("spoil", [
+    lambda a, v: a.pop("history"), lambda a, v: a.update(history=np.ones((2, 3))),
+    lambda a, v: a.pop("critic/layers.0.weight"), lambda a, v: v.pop("rng"),
+    lambda a, v: a.update({"generator_optimizer/extra": np.ones(1)})])
 def test_a_state_of_another_kind_is_refused(spoil):
     run = run_of()
     arrays, values = run.state_dict()
@@ -267,7 +266,7 @@ def test_a_state_of_another_kind_is_refused(spoil):
         run.load_state_dict(arrays, values)
 
 
-# ------------------------------------------------------------------------------------------------ divergence
+# ------------------------------------------------------------------------------------- divergence
 
 
 @pytest.mark.parametrize("method, part", [(name, player) for name in METHODS
@@ -278,17 +277,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(method, part, value):
     run.iterate()
     last = run.game.networks[part].parameters()[-1]
     last.assign(np.full(last.shape, value))
-    with np.errstate(all="ignore"), pytest.raises(Diverged,
-                                                  match="training diverged at step 2: the .* is not finite"):
-        if method == "wgan":
-            run.game.clip.limit = np.inf  # which would bring infinity back to its limit
+    if method == "wgan":
+        run.game.clip.limit = np.inf  # clipping would bring infinity back to the limit
+    message = "training diverged at step 2: the .* is not finite"
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match=message):
         train(run)
 
 
 def test_data_that_is_not_finite_stops_the_run():
-    source = data.ring()
-    spoiled = dataclasses.replace(source,
-                                  draw=lambda rng, n: source.draw(rng, n) * np.float32(np.nan))
+    def draw(rng, n):
+        return np.full((n, 2), np.nan, np.float32)
+
+    spoiled = dataclasses.replace(data.ring(), draw=draw)
     with pytest.raises(Diverged, match="step 1: the critic loss is not finite"):
         train(run_of(source=spoiled))
 
@@ -301,18 +301,16 @@ def test_a_parameter_that_is_not_finite_is_named():
         run.check_finite()
 
 
-# ----------------------------------------------------------------------------------------------- the settings
+# ----------------------------------------------------------------------------------- the settings
 
 
 @pytest.mark.parametrize("options, message", [
     ({"method": "gna"}, "unknown method 'gna'; choose gan, minimax, lsgan"),
-    ({"steps": 0}, "steps must be"),
-    ({"steps": 1.5}, "steps must be a whole number"), ({"batch": -1}, "batch must be"),
-    ({"batch": True}, "batch must be"),
+    ({"steps": 0}, "steps must be"), ({"steps": 1.5}, "steps must be a whole number"),
+    ({"batch": -1}, "batch must be"), ({"batch": True}, "batch must be"),
     ({"width": 0}, "width must be"), ({"depth": -1}, "depth must be"),
-    ({"latent": "2"}, "latent must be"),
-    ({"n_critic": 0}, "n_critic must be"), ({"seed": -1}, "seed must be"),
-    ({"lr": -1.0}, "lr must be"),
+    ({"latent": "2"}, "latent must be"), ({"n_critic": 0}, "n_critic must be"),
+    ({"seed": -1}, "seed must be"), ({"lr": -1.0}, "lr must be"),
     ({"lr": float("nan")}, "lr must be"), ({"lr": "fast"}, "lr must be"),
     ({"penalty": float("inf")}, "penalty must be"),
     ({"method": "gan", "penalty": 1.0}, "method gan has no penalty; leave it out"),
@@ -327,8 +325,8 @@ def test_unusable_settings_are_value_errors(options, message):
 @every_method
 def test_settings_left_out_are_the_methods_own(method):
     config, own = Config(method=method).resolved(), METHODS[method]
-    assert (config.lr, config.n_critic, config.penalty) == (own.lr,
-                                                            None if "n_critic" in own.without else own.n_critic, own.penalty)
+    n_critic = None if "n_critic" in own.without else own.n_critic
+    assert (config.lr, config.n_critic, config.penalty) == (own.lr, n_critic, own.penalty)
     assert Config(method=method, lr=0.5).resolved().lr == 0.5
 
 
@@ -340,7 +338,7 @@ def test_networks_have_the_depth_and_width_asked_for(depth):
     assert run.game.critic(np.ones((5, 2), np.float32)).shape == (5, 1)
 
 
-# ---------------------------------------------------------------------------------------------- the estimator
+# ---------------------------------------------------------------------------------- the estimator
 
 
 @pytest.fixture(scope="module")
@@ -354,8 +352,10 @@ def fitted(points):
 
 
 def test_the_constructor_only_stores(monkeypatch):
-    monkeypatch.setattr(backend, "resolve_device",
-                        lambda name=None: pytest.fail("nothing is resolved before fit"))
+    def early(name=None):
+        pytest.fail("nothing is resolved before fit")
+
+    monkeypatch.setattr(backend, "resolve_device", early)
     gan = GAN("nonsense", steps=-3, device="toaster")
     assert (gan.method, gan.steps, gan.device, gan.lr) == ("nonsense", -3, "toaster", None)
     assert not [name for name in vars(gan) if name.endswith("_")]
@@ -364,11 +364,11 @@ def test_the_constructor_only_stores(monkeypatch):
 def test_parameters_are_got_and_set():
     gan = GAN(steps=7, lr=0.1)
     parameters = gan.get_params()
-    assert parameters["steps"] == 7 and parameters["lr"] == 0.1 and parameters["method"] == "wgan-gp"
+    assert [parameters[name] for name in ("method", "steps", "lr")] == ["wgan-gp", 7, 0.1]
     assert GAN(**parameters).get_params() == parameters
     assert gan.set_params(steps=9, method="gan") is gan and gan.get_params()["steps"] == 9
-    with pytest.raises(ValueError,
-                       match="GAN has no parameter 'epochs'; choose method, net, steps"):
+    message = "GAN has no parameter 'epochs'; choose method, net, steps"
+    with pytest.raises(ValueError, match=message):
         gan.set_params(epochs=3)
 
 
@@ -378,9 +378,9 @@ def test_fit_returns_the_object_and_leaves_the_parameters(points):
     assert gan.fit(points) is gan and gan.get_params() == before
 
 
-@pytest.mark.parametrize("use", [lambda g: g.sample(1), lambda g: g.generator_,
-                                 lambda g: g.critic_, lambda g: g.history_,
-                                 lambda g: g.save("never.npz")])
+@pytest.mark.parametrize("use", [
+    lambda gan: gan.sample(1), lambda gan: gan.generator_, lambda gan: gan.critic_,
+    lambda gan: gan.history_, lambda gan: gan.save("never.npz")])
 def test_what_is_not_fitted_says_so(use):
     with pytest.raises(ValueError, match=r"not fitted yet: call fit\(X\) first"):
         use(GAN())
@@ -405,11 +405,11 @@ def test_the_same_seed_gives_the_same_samples(fitted):
 
 
 def test_samples_come_from_the_averaged_generator_in_evaluation(fitted):
-    assert fitted.generator_ is fitted.run_.game.average.network and not fitted.generator_.training
+    game, generator = fitted.run_.game, fitted.generator_
+    assert generator is game.average.network and not generator.training
     z = backend.normal(backend.rng(4), (5, 3))
-    np.testing.assert_array_equal(samples.sample(fitted.run_.game, 5, seed=4),
-                                  fitted.generator_(z).data)
-    assert fitted.critic_(samples.sample(fitted.run_.game, 5)).shape == (5, 1)
+    np.testing.assert_array_equal(samples.sample(game, 5, seed=4), generator(z).data)
+    assert fitted.critic_(samples.sample(game, 5)).shape == (5, 1)
     assert len(fitted.history_["step"]) == SMALL["steps"]
 
 
@@ -435,9 +435,9 @@ def test_the_name_of_a_toy_and_its_data_set_are_the_same(source):
     assert run_bits(by_name.run_) == run_bits(by_object.run_)
 
 
-def test_unusable_data_is_a_data_error():
-    for X in ("no such thing", np.full((5, 2), np.nan), np.ones((1, 2)), np.ones((2, 2, 2)),
-              [["a"], ["b"]]):
+def test_unusable_data_are_a_data_error():
+    arrays = np.full((5, 2), np.nan), np.ones((1, 2)), np.ones((2, 2, 2))
+    for X in ("no such thing", *arrays, [["a"], ["b"]]):
         with pytest.raises(data.DataError):
             GAN(**SMALL).fit(X)
 
@@ -446,17 +446,16 @@ def test_a_loaded_gan_samples_the_same_without_its_data(fitted, tmp_path):
     fitted.save(tmp_path / "gan.npz")
     gan = GAN.load(tmp_path / "gan.npz")
     assert np.array_equal(gan.sample(20, seed=3), fitted.sample(20, seed=3))
-    resolved = fitted.run_.config
-    assert gan.get_params() == {**fitted.get_params(), "lr": resolved.lr,
-                                "n_critic": resolved.n_critic,
-                                "penalty": resolved.penalty}
-    assert all(np.array_equal(a, b, equal_nan=True) for a,
-               b in zip(gan.history_.values(), fitted.history_.values()))
+    used = fitted.run_.config
+    resolved = {"lr": used.lr, "n_critic": used.n_critic, "penalty": used.penalty}
+    assert gan.get_params() == fitted.get_params() | resolved
+    for ours, theirs in zip(gan.history_.values(), fitted.history_.values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     gan.save(tmp_path / "again.npz")
     assert checkpoint.load(tmp_path / "again.npz")[0] == checkpoint.load(tmp_path / "gan.npz")[0]
 
 
-def test_going_on_needs_the_same_data(points, tmp_path):
+def test_continuing_needs_the_same_data(points, tmp_path):
     gan = GAN(**SMALL)
     train(gan.prepare(points), until=3)
     gan.save(tmp_path / "gan.npz")
@@ -468,7 +467,7 @@ def test_going_on_needs_the_same_data(points, tmp_path):
     assert run_bits(train(again.run_)) == run_bits(GAN(**SMALL).fit(points).run_)
 
 
-def test_a_run_can_go_on_for_longer(tmp_path):
+def test_a_run_can_be_continued_for_longer(tmp_path):
     GAN(**SMALL).fit("ring").save(tmp_path / "gan.npz")
     gan = GAN.load(tmp_path / "gan.npz", steps=8)
     assert train(gan.run_).step == 8 and gan.steps == 8
@@ -483,17 +482,20 @@ def test_a_file_named_like_a_toy_is_not_the_toy(points, tmp_path):
 
 
 def test_the_source_of_the_data_survives_loading_and_saving(tmp_path):
-    GAN(**SMALL).fit("ring").save(tmp_path / "a.npz")
-    GAN.load(tmp_path / "a.npz").save(tmp_path / "b.npz")
-    assert checkpoint.load(tmp_path / "b.npz")[0]["data"] == checkpoint.load(tmp_path / "a.npz")[0]["data"]
+    a, b = tmp_path / "a.npz", tmp_path / "b.npz"
+    GAN(**SMALL).fit("ring").save(a)
+    GAN.load(a).save(b)
+    assert checkpoint.load(b)[0]["data"] == checkpoint.load(a)[0]["data"]
 
 
-@pytest.mark.parametrize("header", [{}, {"data": {}, "config": {}},
-                                    {"data": {"name": "ring", "dim": 2, "source": "ring"},
-                                    "config": dict(SMALL), "values": {}}])
-def test_a_whole_file_with_another_content_is_a_checkpoint_error(header, tmp_path):
-    checkpoint.save(tmp_path / "x.npz", header,
-                    {"data/mean": np.zeros(2), "data/scale": np.ones(2)})
+RING = {"name": "ring", "dim": 2, "source": "ring"}
+
+
+@pytest.mark.parametrize("header", [
+    {}, {"data": {}, "config": {}}, {"data": RING, "config": dict(SMALL), "values": {}}])
+def test_an_intact_file_with_other_contents_is_a_checkpoint_error(header, tmp_path):
+    arrays = {"data/mean": np.zeros(2), "data/scale": np.ones(2)}
+    checkpoint.save(tmp_path / "x.npz", header, arrays)
     with pytest.raises(CheckpointError):
         GAN.load(tmp_path / "x.npz")
 
