@@ -1,4 +1,4 @@
-"""The methods as they are trained: each against a closed form or its own definition written out."""
+"""The methods as they are trained, each against a closed form or its definition written out."""
 
 import math
 
@@ -17,12 +17,12 @@ def run_of(method, source=None, eager=True, **options):
     return Run(new_game(config, source or data.ring()), eager)
 
 
-# --------------------------------------------------------------------------------------------------- the games
+# -------------------------------------------------------------------------------------- the games
 
 
 @pytest.mark.parametrize("method", ["r1", "r3gan", "path-length"])
 def test_the_critics_loss_is_its_definition(method):
-    """Also its gradient: central differences of the definition, which uses none of the losses."""
+    """So is its gradient: central differences of the definition, which uses none of the losses."""
     run = run_of(method, depth=0, penalty=0.7)
     real, fake = run.game.real().astype(float), run.game.latents().astype(float) + 0.3
     w, b = run.game.critic.parameters()
@@ -43,24 +43,23 @@ def test_the_critics_loss_is_its_definition(method):
 
 
 def test_relativistic_generators_see_the_data():
-    """E softplus(D(x) - D(G(z))), x and z paired by their places, and nothing of it moves the critic."""
-    run = run_of("r3gan")
-    real, z = run.game.real(), run.game.latents()
-    _, columns = run.game.generator_gradients(z, real)
-    apart = run.game.critic(real).data - run.game.critic(run.game.generator(z)).data
-    assert float(columns["generator_loss"]) == pytest.approx(np.logaddexp(0,
-                                                                          apart.astype(float)).mean(), rel=1e-5)
+    """E softplus(D(x) - D(G(z))), x and z paired by their places."""
+    game = run_of("r3gan").game
+    real, z = game.real(), game.latents()
+    _, columns = game.generator_gradients(z, real)
+    apart = (game.critic(real).data - game.critic(game.generator(z)).data).astype(float)
+    expected = np.logaddexp(0, apart).mean()
+    assert float(columns["generator_loss"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_spectrally_normalized_critic_lengthens_nothing():
+def test_a_spectrally_normalized_critic_stretches_nothing():
     run = run_of("sngan", steps=60, depth=2)
     list(run.train())
     layers = [layer for layer in run.game.critic.layers if isinstance(layer, SpectralNorm)]
     assert len(layers) == 3
     for layer in layers:
         weight = layer.layer.weight.data
-        sigma = float((weight * layer.direction()).sum())
-        # one power iteration a pass follows it
+        sigma = float((weight * layer.direction()).sum())  # follows by one power iteration a pass
         assert sigma == pytest.approx(np.linalg.norm(weight, 2), rel=0.05)
     assert samples.gradient_norms(run.game, 500).max() < 1.1
 
@@ -72,8 +71,8 @@ def test_instance_noise_falls_to_0_and_is_on_all_that_the_critic_sees():
     for step in range(8):
         expected = start * (1 - step / 8)
         seen = run.game.with_noise(x)
-        assert seen.std() == pytest.approx(expected,
-                                           rel=5 / math.sqrt(2 * seen.size)) and seen.dtype == np.float32
+        assert seen.dtype == np.float32
+        assert seen.std() == pytest.approx(expected, rel=5 / math.sqrt(2 * seen.size))
         if step < 2:
             run.iterate()
         run.game.optimizers["generator"].steps = step + 1
@@ -92,76 +91,77 @@ def test_the_target_of_the_path_length_follows_the_lengths():
     assert float(run.game.path_length.mean.data) == pytest.approx(expected.mean(), abs=5 * spread)
 
 
-# ------------------------------------------------------------------------------------------------- likelihoods
+# ------------------------------------------------------------------------------------ likelihoods
+
+
+def unsplit(name, x):
+    """A data set of these points as they are, all of them in every part."""
+    n, d = x.shape
+    split = dict.fromkeys(("train", "validation", "test"), np.arange(n))
+    x = x.astype(np.float32)
+    return data.dataset.finite(name, d, split, lambda i: x[i], np.zeros(d), np.ones(d))
 
 
 def gaussian(covariance, n=4000):
-    """Points with exactly this covariance (divisor n) and mean 0, all of them to train on."""
+    """Points with exactly this covariance (divisor n) and mean 0."""
     x = np.random.default_rng(0).standard_normal((n, len(covariance)))
     x = np.linalg.solve(np.linalg.cholesky(np.cov(x.T, bias=True)), (x - x.mean(axis=0)).T)
-    x = (np.linalg.cholesky(covariance) @ x).T
-    return data.dataset.finite("gaussian", x.shape[1],
-                               dict.fromkeys(("train", "validation", "test"), np.arange(n)),
-                           lambda chosen: x[chosen].astype(np.float32), np.zeros(x.shape[1]),
-                               np.ones(x.shape[1]))
+    return unsplit("gaussian", (np.linalg.cholesky(covariance) @ x).T)
 
 
 def test_a_linear_vae_finds_probabilistic_principal_components():
-    """Its largest ELBO is the likelihood of the best model W W^T + s^2 I (Tipping & Bishop 1999; Lucas et al. 2019).
+    """Its largest ELBO is the likelihood of the best model W W^T + s^2 I.
 
-    With k of d components the best s^2 is the mean of the eigenvalues left out, and the mean of the posterior decodes to the
-    point's projection, shrunk by (value - s^2) / value.
+    With k of d components the best s^2 is the mean of the eigenvalues left out, and the mean of the
+    posterior decodes to the point's projection, shrunk by (value - s^2) / value (Tipping & Bishop
+    1999; Lucas et al. 2019).
     """
     values = np.array([4.0, 1.5, 0.3, 0.1])
     rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0]
     run = run_of("vae", gaussian(rotation @ np.diag(values) @ rotation.T), depth=0, latent=2,
-                 steps=2000, batch=256,
-                         lr=0.01, eager=False)
-    run.game.generator.log_sigma.assign([0])  # nearer to what is to be found
+                 steps=2000, batch=256, lr=0.01, eager=False)
+    encoder, decoder = run.game.networks["encoder"], run.game.generator
+    decoder.log_sigma.assign([0])  # nearer to the optimum
     list(run.train())
     noise = values[2:].mean()
     best = 0.5 * (4 * math.log(2 * math.pi) + np.log(values[:2]).sum() + 2 * math.log(noise) + 4)
-    losses_ = run.columns()["generator_loss"][-60:]
-    error = losses_.std() / math.sqrt(len(losses_))
-    assert losses_.mean() == pytest.approx(best, abs=5 * error
-                                           + 0.01) and losses_.mean() > best - 5 * error
-    assert math.exp(2 * float(run.game.generator.log_sigma.data[0])) == pytest.approx(noise,
-                                                                                      rel=0.1)
+    last = run.columns()["generator_loss"][-60:]
+    error = last.std() / math.sqrt(len(last))
+    assert best - 5 * error < last.mean() <= best + 5 * error + 0.01
+    assert math.exp(2 * float(decoder.log_sigma.data[0])) == pytest.approx(noise, rel=0.1)
     point = (2 * rotation[:, 0] + rotation[:, 2]).astype(np.float32)[None]
-    decoded = run.game.generator(run.game.networks["encoder"](point).data[:, :2]).data[0] @ rotation
+    decoded = decoder(encoder(point).data[:, :2]).data[0] @ rotation
     assert decoded == pytest.approx([2 * (4 - noise) / 4, 0, 0, 0], abs=0.15)
 
 
 def test_the_three_players_of_a_vae_gan_have_their_own_losses():
-    """The encoder's gradient is that of KL and error, the critic's of the game, the generator's of both."""
-    run = run_of("vae-gan", batch=6)
-    x, p = run.game.real(), run.game.latents()
-    state = run.game.rng.bit_generator.state
-    found, columns = run.game.joint_gradients(x, p)
-    run.game.rng.bit_generator.state = state
-    z, kl = run.game.encode(x)
-    hidden = run.game.critic.layers[:-1]
+    """KL and error are the encoder's, the adversarial loss the critic's, both the generator's."""
+    game = run_of("vae-gan", batch=6).game
+    generator, critic = game.generator, game.critic
+    x, prior = game.real(), game.latents()
+    state = game.rng.bit_generator.state
+    found, columns = game.joint_gradients(x, prior)
+    game.rng.bit_generator.state = state
+    z, kl = game.encode(x)
 
     def features(y):
-        for layer in hidden:
+        for layer in critic.layers[:-1]:
             y = layer(y)
         return y
 
-    one, two = run.game.generator(z), run.game.generator(p)
-    apart = features(x) - features(one)
-    # 6 examples, 8 features
+    decoded, drawn = generator(z), generator(prior)
+    apart = features(x) - features(decoded)  # 6 examples, 8 features
     error = (apart * apart).sum() * (1 / 12) + 0.5 * math.log(2 * math.pi) * 8
-    scores = [run.game.critic(y) for y in (x, one, two)]
-    expected = grad(error + kl, run.game.networks["encoder"].parameters())
-    first = len(run.game.generator.parameters())
+    expected = grad(error + kl, game.networks["encoder"].parameters())
+    first = len(generator.parameters())
     for a, b in zip(found[first:first + len(expected)], expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    real, fake = scores[0].data.astype(float), np.concatenate([s.data
-                                                               for s in scores[1:]]).astype(float)
-    game = np.logaddexp(0, -real).mean() + np.logaddexp(0, fake).mean()
-    assert float(columns["critic_loss"]) == pytest.approx(game, rel=1e-5)
-    assert float(columns["generator_loss"]) == pytest.approx(
-        np.logaddexp(0, -fake).mean() + run.game.gamma * float(error.data), rel=1e-5)
+    real, *fakes = (critic(y).data.astype(float) for y in (x, decoded, drawn))
+    fake = np.concatenate(fakes)
+    critic_loss = np.logaddexp(0, -real).mean() + np.logaddexp(0, fake).mean()
+    generator_loss = np.logaddexp(0, -fake).mean() + game.gamma * float(error.data)
+    assert float(columns["critic_loss"]) == pytest.approx(critic_loss, rel=1e-5)
+    assert float(columns["generator_loss"]) == pytest.approx(generator_loss, rel=1e-5)
     assert float(columns["penalty"]) == pytest.approx(float(kl.data), rel=1e-6)
 
 
@@ -170,10 +170,7 @@ def test_a_mixture_is_fitted_by_maximum_likelihood():
     rng = np.random.default_rng(0)
     n, truth = 8000, [(0.25, [-2.0, 0.0], [0.5, 0.2]), (0.75, [2.0, 1.0], [0.3, 1.0])]
     parts = [rng.normal(mean, sd, (int(n * share), 2)) for share, mean, sd in truth]
-    x = np.concatenate(parts).astype(np.float32)
-    source = data.dataset.finite("two", 2, dict.fromkeys(("train", "validation", "test"),
-                                                         np.arange(n)), lambda i: x[i],
-                             np.zeros(2), np.ones(2))
+    source = unsplit("two", np.concatenate(parts))
     run = run_of("mixture", source, width=2, steps=1500, batch=500, eager=False)
     # from a start inside one part the other may never be found
     run.game.generator.means.assign([[-1, 0], [1, 0]])
@@ -189,26 +186,26 @@ def test_a_mixture_is_fitted_by_maximum_likelihood():
 
 def test_latents_become_samples_of_the_mixture():
     rng, n = np.random.default_rng(0), 40_000
-    model = likelihood.GaussianMixture(np.array([[-5.0, 0.0], [5.0, 1.0], [0.0, 9.0]], np.float32),
-                                       0.5)
+    means = np.array([[-5, 0], [5, 1], [0, 9]], np.float32)
+    model = likelihood.GaussianMixture(means, 0.5)
     model.logits.assign(np.log([0.2, 0.3, 0.5]))
     model.log_sigmas.assign(np.log([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]))
     x = model(rng.standard_normal((n, 4), np.float32)).data
-    nearest = metrics.nearest(x, model.means.data)[0][:, 0]
+    nearest = metrics.nearest(x, means)[0][:, 0]
     for k, share in enumerate([0.2, 0.3, 0.5]):
         mine, sd = x[nearest == k], np.exp(model.log_sigmas.data[k])
         assert len(mine) == pytest.approx(share * n, abs=5 * math.sqrt(share * (1 - share) * n))
-        assert np.abs(mine.mean(axis=0) - model.means.data[k]).max() < 5 * sd.max() / math.sqrt(len(mine))
+        off = np.abs(mine.mean(axis=0) - means[k])
+        assert off.max() < 5 * sd.max() / math.sqrt(len(mine))
         np.testing.assert_allclose(mine.std(axis=0), sd, rtol=5 / math.sqrt(2 * len(mine)))
 
 
 def test_a_component_cannot_shrink_onto_a_point():
-    """The likelihood has no bound there; the smallest standard deviation keeps it and its gradient finite."""
+    """The likelihood has no bound there; a least standard deviation keeps it finite."""
     model = likelihood.GaussianMixture(np.zeros((1, 2), np.float32), 1e-30)
-    x = np.zeros((3, 2), np.float32)
-    loss = model.nll(x)
-    assert float(loss.data) == pytest.approx(2 * math.log(model.floor) + math.log(2 * math.pi),
-                                             rel=1e-5)
+    loss = model.nll(np.zeros((3, 2), np.float32))
+    expected = 2 * math.log(model.floor) + math.log(2 * math.pi)
+    assert float(loss.data) == pytest.approx(expected, rel=1e-5)
     (slope,) = grad(loss, [model.log_sigmas])
     assert (slope == 0).all()
 
@@ -219,25 +216,29 @@ def test_every_method_is_saved_and_loaded_without_its_data(method, shape, tmp_pa
     x = np.random.default_rng(0).random(shape)
     gan = GAN(method, **SMALL).fit(x)
     gan.save(tmp_path / "gan.npz")
-    np.testing.assert_array_equal(GAN.load(tmp_path / "gan.npz").sample(7, seed=1),
-                                  gan.sample(7, seed=1))
+    again = GAN.load(tmp_path / "gan.npz")
+    np.testing.assert_array_equal(again.sample(7, seed=1), gan.sample(7, seed=1))
 
 
-# ------------------------------------------------------------------------------------------------- evaluation
+# ------------------------------------------------------------------------------------- evaluation
 
 
 def test_rows_of_an_evaluation_tell_a_good_model_from_a_broken_one(monkeypatch):
-    """The generator is replaced by the data themselves: then it scores as real data do, and ten points do not."""
+    """Data in place of the generator's samples score as real data do, and ten points do not."""
+    def held_out(game, n, seed):
+        return game.data.part("validation", n, np.random.default_rng(7))
+
+    monkeypatch.setattr(samples, "sample", held_out)
     x = np.random.default_rng(0).standard_normal((3000, 2))
     game = run_of("gan", data.points(x)).game
-    monkeypatch.setattr(samples, "sample", lambda game, n, seed: game.data.part(
-        "validation", n, np.random.default_rng(7)))
     rows = {row.name: row for row in evaluation.rows(game)}
     assert {row.n for name, row in rows.items() if "exact" not in name} == {300}
     for name in ("precision", "recall", "coverage", "sliced Wasserstein", "Wasserstein, exact"):
         row = rows[name]
-        assert row.low <= row.generated <= row.high and abs(row.generated - row.real) < 2 * (row.high - row.low), row
-    assert rows["precision"].broken == 1 and rows["recall"].broken == 0 and rows["coverage"].broken < 0.3
+        assert row.low <= row.generated <= row.high, row
+        assert abs(row.generated - row.real) < 2 * (row.high - row.low), row
+    assert rows["precision"].broken == 1 and rows["recall"].broken == 0
+    assert rows["coverage"].broken < 0.3
     assert rows["Frechet distance"].broken > 10 * rows["Frechet distance"].generated
     near = next(row for name, row in rows.items() if name.startswith("nearer to training"))
     assert near.broken == 1 and abs(near.real - 2400 / 2700) < 0.1
@@ -245,9 +246,9 @@ def test_rows_of_an_evaluation_tell_a_good_model_from_a_broken_one(monkeypatch):
     assert (near.low, near.high) == metrics.share_interval(near.generated, 300)
 
 
-def test_data_too_few_to_hold_back_are_scored_and_it_is_said():
-    text = evaluation.report(run_of(
-        "gan", data.points(np.random.default_rng(0).standard_normal((15, 2)))).game)
+def test_the_report_says_when_data_are_too_few_to_hold_any_back():
+    x = np.random.default_rng(0).standard_normal((15, 2))
+    text = evaluation.report(run_of("gan", data.points(x)).game)
     assert "too few to hold any back" in text and "precision" in text
 
 
