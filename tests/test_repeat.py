@@ -1,4 +1,4 @@
-"""The same run again: stopped and resumed, in other processes, many times over. Equal means equal to the bit."""
+"""The same run again, to the bit: stopped and resumed, in other processes, many times over."""
 
 import csv
 import gc
@@ -36,9 +36,10 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 def every(names, *values, short):
-    """All combinations of values; the plain tests run one in ``short`` of them."""
-    return pytest.mark.parametrize(names, [pytest.param(*case, marks=[long] * bool(i % short))
-                                           for i, case in enumerate(product(*values))])
+    """All combinations of values; all but one in ``short`` of them are thorough tests."""
+    return pytest.mark.parametrize(names, [
+        pytest.param(*case, marks=[long] if i % short else [])
+        for i, case in enumerate(product(*values))])
 
 
 def run_of(eager=False, **options):
@@ -46,10 +47,11 @@ def run_of(eager=False, **options):
 
 
 def digest(run):
-    """SHA-256 of all that a run has made, but for the time it took."""
+    """SHA-256 of all that a run has made, except for the time it took."""
     arrays, values = run.state_dict()
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
-    return checkpoint.digest({k: v for k, v in values.items() if k != "seconds"}, arrays)
+    del values["seconds"]
+    return checkpoint.digest(values, arrays)
 
 
 def files(run):
@@ -60,22 +62,21 @@ def files(run):
     arrays["history"] = np.delete(arrays["history"], times, axis=1)
     with open(run / "log.csv", newline="") as file:
         log = [row[:times] + row[times + 1:] for row in csv.reader(file)]
-    return {"state": checkpoint.digest(header, arrays),
-            "log": hashlib.sha256(json.dumps(log).encode()).hexdigest(),
-            **{name: hashlib.sha256((run / name).read_bytes()).hexdigest()
-               for name in ("panel.png", "samples.npz")}}
+    contents = {"log": json.dumps(log).encode(), "panel": (run / "panel.png").read_bytes(),
+                "samples": (run / "samples.npz").read_bytes()}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return digests | {"state": checkpoint.digest(header, arrays)}
 
 
-# ------------------------------------------------------------------------------------------------------ resume
+# ----------------------------------------------------------------------------------------- resume
 
 
 @every("method, optimizer, accumulate, eager", METHODS, OPTIMIZERS, [1, 2], [False, True], short=29)
 def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp_path, monkeypatch):
-    """With batch norm and dropout in the generator, and in the critic where no penalty forbids batch norm."""
+    """With dropout, and with batch norm in every network whose penalty does not forbid it."""
     monkeypatch.setattr(runs, "EVALUATIONS", 3)
-    if OPTIMIZERS[optimizer]:
-        monkeypatch.setattr(Method, "optimizer",
-                            lambda self, parameters, lr: OPTIMIZERS[optimizer](parameters, 1e-3))
+    if make := OPTIMIZERS[optimizer]:
+        monkeypatch.setattr(Method, "optimizer", lambda self, weights, lr: make(weights, 1e-3))
     plain = networks.mlp
 
     def mlp(d_in, width, depth, d_out, rng):
@@ -99,10 +100,9 @@ def test_a_resumed_run_is_the_same_run(method, optimizer, accumulate, eager, tmp
             arrays, values = whole.state_dict()
             checkpoint.save(tmp_path / f"{row['step']}.npz", values, arrays)
             stops[row["step"]] = digest(whole)
-    layers = [type(layer) for network in whole.game.networks.values()
-              for layer in network.modules()]
-    assert (BatchNorm in layers) == (method not in ("path-length",
-                                                    "mixture")) and whole.step == 9 and len(stops) == 4
+    layers = {type(layer) for net in whole.game.networks.values() for layer in net.modules()}
+    assert (BatchNorm in layers) == (method not in ("path-length", "mixture"))
+    assert whole.step == 9 and len(stops) == 4
     for step, then in stops.items():
         again = made()
         values, arrays = checkpoint.load(tmp_path / f"{step}.npz")
@@ -119,21 +119,22 @@ CONVOLVED = [name for name in METHODS if name != "mixture"]  # which has no netw
 IMAGES = ["glyphs", "--net", "conv", "--width", "2", "--accumulate", "2", "--batch", "4"]
 
 
+STOPPED = [*product(METHODS, [POINTS], [[]], [[4, 9]]),
+           *product(METHODS, [POINTS], [["--eager"]], [[1, 2, 6]]),
+           *product(CONVOLVED, [IMAGES], [[]], [[3, 8]]),
+           *product(CONVOLVED, [IMAGES], [["--eager"]], [[1, 5]])]
+
+
 @pytest.mark.parametrize("method, source, eager, stops", [
-    pytest.param(method, source, eager, stops, marks=[long] * (number > 0)) for number,
-    (method, source, eager, stops) in
-    enumerate([*product(METHODS, [POINTS], [False], [[4, 9]]),
-               *product(METHODS, [POINTS], [True], [[1, 2, 6]]),
-               *product(CONVOLVED, [IMAGES], [False], [[3, 8]]),
-               *product(CONVOLVED, [IMAGES], [True], [[1, 5]])])])
-def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(method, source, eager,
-                                                                       stops, tmp_path, monkeypatch,
-                                                                       capsys):
+    STOPPED[0], *(pytest.param(*case, marks=long) for case in STOPPED[1:])])
+def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(
+        method, source, eager, stops, tmp_path, monkeypatch, capsys):
     """Checkpoint, log, panel and samples; the run is stopped and resumed again and again."""
-    arguments, iterate = [*source, "--method", method, *ARGUMENTS,
-                          *["--eager"] * eager], runs.Run.iterate
     monkeypatch.setattr(runs, "EVALUATIONS", 5)
-    assert main(["train", *arguments, "--out", "whole"]) == 0
+    train = ["train", *source, "--method", method, *ARGUMENTS, *eager]
+    resume = ["train", "--resume", "stopped", "--device", "cpu", *eager]
+    assert main([*train, "--out", "whole"]) == 0
+    iterate = runs.Run.iterate
 
     def stopping(run):
         columns = iterate(run)
@@ -142,37 +143,36 @@ def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(method, s
         return columns
 
     monkeypatch.setattr(runs.Run, "iterate", stopping)
-    assert main(["train", *arguments, "--out", "stopped"]) == 130
+    assert main([*train, "--out", "stopped"]) == 130
     for _ in stops[1:]:
-        assert main(["train", "--resume", "stopped", "--device", "cpu",
-                     *["--eager"] * eager]) == 130
-    assert main(["train", "--resume", "stopped", "--device", "cpu", *["--eager"] * eager]) == 0
+        assert main(resume) == 130
+    assert main(resume) == 0
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
 
 def test_resuming_says_of_every_option_whether_it_may_change(tmp_path, monkeypatch, capsys):
-    """Every option of ``train``: it may, or exit code 2, a line that names it and those that may, and nothing touched."""
+    """Where it may not: exit code 2, a line that names it and those that may, no file touched."""
     may = {"--help", "--debug", "--steps", "--device", "--eager", "--resume"}
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
     assert main(["train", *POINTS, *ARGUMENTS, "--out", "run"]) == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     capsys.readouterr()
     commands = next(a for a in cli.parser()._actions if a.choices and "train" in a.choices)
-    actions = commands.choices["train"]._actions
-    options = {action.option_strings[-1] if action.option_strings else "DATA": action
-               for action in actions}
+    options = {"DATA" if not action.option_strings else action.option_strings[-1]: action
+               for action in commands.choices["train"]._actions}
     assert may < set(options) and len(options) > 20
     for name in set(options) - may:
-        value = "ring" if name == "DATA" else "1"
-        given = [value] if name == "DATA" else [name] if options[name].nargs == 0 else [name, value]
+        given = ["ring"] if name == "DATA" else [name, "1"]
+        if options[name].nargs == 0:
+            given = [name]
         assert main(["train", "--resume", "run", "--steps", "20", *given]) == 2, name
-        told = capsys.readouterr().err
-        assert told == f"tinygan: {name} cannot change when a run is resumed; --steps, --device and --eager can\n"
+        assert capsys.readouterr().err == (f"tinygan: {name} cannot change when a run is resumed; "
+                                           "--steps, --device and --eager can\n")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     assert main(["train", "--resume", "run", "--steps", "12", "--device", "cpu", "--eager"]) == 0
 
 
-# ------------------------------------------------------------------------------------------------- determinism
+# ------------------------------------------------------------------------------------ determinism
 
 REPEATED = """
 import sys, warnings
@@ -181,32 +181,38 @@ from test_repeat import METHODS, digest
 from tinygan import GAN
 for method in METHODS:
     for source in ("ring", "glyphs") if method == "wgan-gp" else ("ring",):
-        gan = GAN(method, steps=4, batch=8, width=8, depth=1, n_critic=2, seed=3, device="cpu").fit(source)
+        gan = GAN(method, steps=4, batch=8, width=8, depth=1, n_critic=2, seed=3, device="cpu")
+        gan.fit(source)
         print(method, source, digest(gan.run_), gan.sample(5, seed=1).tobytes().hex())
 """
 
 
-@pytest.mark.parametrize("seeds",
-                         [["0", "1"], pytest.param([*map(str, range(10)), *["random"] * 10],
-                                                   marks=long)])
+MANY = [*map(str, range(10)), *["random"] * 10]
+
+
+@pytest.mark.parametrize("seeds", [["0", "1"], pytest.param(MANY, marks=long)])
 def test_processes_and_hash_seeds_give_the_same_run(seeds):
     """Bit for bit, with the same number of BLAS threads."""
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    seen = {subprocess.run([sys.executable, "-c", REPEATED, str(ROOT), str(ROOT / "tests")],
-                           capture_output=True, text=True,
-                           check=True, env={**environment, "PYTHONHASHSEED": seed}).stdout
-            for seed in seeds}
+    command = [sys.executable, "-c", REPEATED, str(ROOT), str(ROOT / "tests")]
+    seen = set()
+    for seed in seeds:
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": seed}
+        seen.add(subprocess.run(command, capture_output=True, text=True, check=True,
+                                env=environment).stdout)
     assert len(seen) == 1 and len(seen.pop().splitlines()) == len(METHODS) + 1
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=long)])
 def test_repetitions_in_one_process_give_the_same_run(times):
-    seen = {(method, digest(run)) for _ in range(times) for method in METHODS
-            for run in [run_of(method=method, steps=4)] if list(run.train())}
+    seen = set()
+    for method in [*METHODS] * times:
+        run = run_of(method=method, steps=4)
+        list(run.train())
+        seen.add((method, digest(run)))
     assert len(seen) == len(METHODS)
 
 
-# ------------------------------------------------------------------------------------------------------- leaks
+# ------------------------------------------------------------------------------------------ leaks
 
 
 def resident():
@@ -242,8 +248,7 @@ def test_runs_leave_no_file_open(count, monkeypatch, capsys):
     monkeypatch.setattr("tinygan.app.report.results", lambda *arguments: "")
     handles = []
     for number in range(count):
-        code = main(["train", *POINTS, *ARGUMENTS, "--steps", "2", "--lr",
-                     "1e30" if number % 4 == 3 else "1e-3"])
-        assert code == (7 if number % 4 == 3 else 0)
+        lr, expected = ("1e30", 7) if number % 4 == 3 else ("1e-3", 0)  # every fourth diverges
+        assert main(["train", *POINTS, *ARGUMENTS, "--steps", "2", "--lr", lr]) == expected
         handles.append(len(os.listdir("/proc/self/fd")))
     assert len(set(handles[2:])) == 1, handles
