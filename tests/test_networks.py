@@ -1,4 +1,4 @@
-"""The networks of a run: their shapes at every size, their parameters, replay and resume, and accumulated gradients."""
+"""The networks of a run: shapes, parameters, replay and resume, accumulated gradients."""
 
 import copy
 import math
@@ -35,26 +35,25 @@ def run_of(method, source=None, device="cpu", eager=False, **options):
 
 
 def run_bits(run):
-    """All that a run has made, but for the time it took."""
+    """All that a run has made, except for the time it took."""
     arrays, values = run.state_dict()
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
-    return ({name: (value.dtype.str, value.shape, value.tobytes()) for name,
-             value in arrays.items()},
-            {name: value for name, value in values.items() if name != "seconds"})
+    del values["seconds"]
+    return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}, values
 
 
 def norms(network):
     return [m for m in network.modules() if isinstance(m, BatchNorm)]
 
 
-# ------------------------------------------------------------------------------------------- sizes and choices
+# ------------------------------------------------------------------------------ sizes and choices
 
 
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("other", [lambda side: side, lambda side: 72 - side],
                          ids=["square", "oblong"])
 def test_every_size_goes_out_and_in(c, other):
-    """Rows of c h w numbers in [-1, 1], scores (n, 1), all in float32, in training and in evaluation."""
+    """Rows of c h w numbers in [-1, 1], scores (n, 1), all in float32, in both modes."""
     rng = np.random.default_rng(0)
     z = rng.standard_normal((2, 3), np.float32)
     for h in range(8, 65):
@@ -64,17 +63,18 @@ def test_every_size_goes_out_and_in(c, other):
         critics = [networks.conv_critic(shape, 1, normalized, rng) for normalized in (True, False)]
         for mode in (True, False):
             x = generator.train(mode)(z).data
-            assert x.shape == (2, math.prod(shape)) and x.dtype == np.float32 and np.abs(x).max() <= 1
+            assert x.shape == (2, math.prod(shape)) and x.dtype == np.float32
+            assert np.abs(x).max() <= 1
         for critic in critics:
             scores = critic(x).data
             assert scores.shape == (2, 1) and scores.dtype == np.float32
-        assert {t.dtype for network in (generator, *critics) for _, t,
-                _ in network.named_tensors()} == {z.dtype}
+        for network in (generator, *critics):
+            assert {tensor.dtype for _, tensor, _ in network.named_tensors()} == {z.dtype}
 
 
-@pytest.mark.parametrize("shape, smallest",
-                         [((1, 8, 8), (4, 4)), ((1, 15, 15), (7, 7)), ((3, 28, 28), (7, 7)),
-                          ((1, 64, 64), (4, 4)), ((1, 8, 64), (4, 32)), ((3, 63, 33), (7, 4))])
+@pytest.mark.parametrize("shape, smallest", [
+    ((1, 8, 8), (4, 4)), ((1, 15, 15), (7, 7)), ((3, 28, 28), (7, 7)),
+    ((1, 64, 64), (4, 4)), ((1, 8, 64), (4, 32)), ((3, 63, 33), (7, 4))])
 def test_images_are_halved_until_a_side_is_below_8(shape, smallest):
     halved, _ = networks.pyramid(shape, 2)
     assert halved[0] == shape[1:] and halved[-1] == smallest
@@ -83,19 +83,22 @@ def test_images_are_halved_until_a_side_is_below_8(shape, smallest):
 
 def test_parameters_of_the_dcgan_for_28_x_28():
     """Counted by hand: 7 x 7 x 128 to 14 x 14 x 64 to 28 x 28 x 1, kernels 4 x 4, and back."""
-    run = run_of("gan", images(1, 28, 28), width=64, latent=100)
-    # BatchNorm: gamma and beta
+    def sizes(network):
+        return [p.size for p in network.parameters()]
+
+    game = run_of("gan", images(1, 28, 28), width=64, latent=100).game
+    # batch norm has two: gamma and beta
     generator = [100 * 6272, 6272, 128, 128, 16 * 128 * 64, 64, 64, 64, 16 * 64 * 1, 1]
     critic = [16 * 1 * 64, 64, 16 * 64 * 128, 128, 128, 128, 6272, 1]
-    assert [p.size for p in run.game.generator.parameters()] == generator and sum(generator) == 766_017
-    assert [p.size for p in run.game.critic.parameters()] == critic and sum(critic) == 138_817
-    penalized = run_of("wgan-gp", images(1, 28, 28), width=64, latent=100).game.critic
-    assert [p.size for p in penalized.parameters()] == critic[:4] + critic[6:]
+    assert sizes(game.generator) == generator and sum(generator) == 766_017
+    assert sizes(game.critic) == critic and sum(critic) == 138_817
+    penalized = run_of("wgan-gp", images(1, 28, 28), width=64, latent=100).game
+    assert sizes(penalized.critic) == critic[:4] + critic[6:]
 
 
 @every_game
 def test_batch_norm_is_where_radford_put_it_and_in_no_penalized_critic(method):
-    """In all of the generator's layers but the last, in all of the critic's but the first and the last."""
+    """In all the generator's layers but the last, in all the critic's but the first and last."""
     run = run_of(method, images(1, 33, 33))
     sizes, _ = networks.pyramid((1, 33, 33), 2)  # 33, 16, 8, 4: three convolutions each
     assert len(norms(run.game.generator)) == (0 if method == "path-length" else len(sizes) - 1)
@@ -108,17 +111,17 @@ def test_batch_norm_is_where_radford_put_it_and_in_no_penalized_critic(method):
 def test_weights_start_as_their_papers_say(method, expected):
     run = run_of(method, images(1, 28, 28), width=64, latent=100)
 
-    def spread(network, least):  # of weights that are many enough to tell
-        return [(p.data.std(), p.shape) for p in network.parameters()
-                if p.ndim > 1 and p.size > least]
+    def weights(network):  # with entries enough for a good estimate of their spread
+        return [p.data for p in network.parameters() if p.ndim > 1 and p.size > 1e4]
 
-    assert [s for s, _ in spread(run.game.generator, 1e4)] == pytest.approx([0.02, 0.02], rel=0.02)
-    for found, shape in spread(run.game.critic, 1e4):
-        assert found == pytest.approx(expected or (2 / math.prod(shape[:-1])) ** 0.5, rel=0.02)
+    assert [w.std() for w in weights(run.game.generator)] == pytest.approx([0.02, 0.02], rel=0.02)
+    for w in weights(run.game.critic):
+        spread = expected or (2 / math.prod(w.shape[:-1])) ** 0.5
+        assert w.std() == pytest.approx(spread, rel=0.02)
 
 
-@pytest.mark.parametrize("shape, expected",
-                         [((1, 8, 8), 64), ((1, 28, 28), 100), ((3, 64, 64), 100)])
+@pytest.mark.parametrize("shape, expected", [
+    ((1, 8, 8), 64), ((1, 28, 28), 100), ((3, 64, 64), 100)])
 def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
     run = run_of("wgan-gp", images(*shape), net="mlp", width=None, latent=None)
     config = run.game.config
@@ -130,27 +133,26 @@ def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
 @pytest.mark.parametrize("method", METHODS)
 def test_images_have_settings_of_their_own(method):
     points, pictures = METHODS[method], images()
-    run = run_of(method, net="mlp", width=8)
-    used = {"lr": run.game.config.lr, "penalty": run.game.config.penalty,
-            "clip": run.game.clip and run.game.clip.limit}
-    assert used == {"lr": points.lr, "penalty": points.penalty,
-                    "clip": points.clip} | dict(points.images)
+    game = run_of(method, net="mlp", width=8).game
+    used = {"lr": game.config.lr, "penalty": game.config.penalty,
+            "clip": game.clip and game.clip.limit}
+    own = {"lr": points.lr, "penalty": points.penalty, "clip": points.clip}
+    assert used == own | dict(points.images)
     assert run_of(method, net="mlp", width=8, lr=0.5).config.lr == 0.5
     assert points.of(data.ring()) == points != points.of(pictures) or not points.images
 
 
-# ------------------------------------------------------------------------- replay, resume, the other backend
+# ------------------------------------------------------------- replay, resume, the other backend
 
-PLAIN_CASES = [("gan", 1), ("gan", 2), ("sngan", 1), ("wgan", 1), ("wgan-gp", 1), ("r1", 2),
-               ("r3gan", 1), ("vae", 1),
-               ("vae-gan", 1)]  # of the plain tests; the long ones run all
+PLAIN = [("gan", 1), ("gan", 2), ("sngan", 1), ("wgan", 1), ("wgan-gp", 1), ("r1", 2), ("r3gan", 1),
+         ("vae", 1), ("vae-gan", 1)]
+THOROUGH = [case for case in product(CONV, [1, 2]) if case not in PLAIN]
 
 
 @pytest.mark.parametrize("method, accumulate", [
-    pytest.param(*case, marks=[pytest.mark.thorough] * (case not in PLAIN_CASES))
-    for case in product(CONV, [1, 2])])
+    *PLAIN, *(pytest.param(*case, marks=pytest.mark.thorough) for case in THOROUGH)])
 def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate, monkeypatch):
-    """To the bit, the running statistics of BatchNorm included; also where it is stopped, loaded and gone on with."""
+    """To the bit, batch norm's running statistics included; also stopped, loaded and continued."""
     def made(eager, until):
         run = run_of(method, images(1, 9, 10), eager=eager, accumulate=accumulate)
         for row in run.train():
@@ -173,7 +175,7 @@ def test_a_replayed_run_of_convolutions_is_the_eager_run(method, accumulate, mon
 
 
 @every_conv
-def test_a_step_of_convolutions_is_bit_equal_on_the_stand_in_of_a_gpu(method):
+def test_a_step_of_convolutions_is_bit_equal_on_the_stand_in_for_a_gpu(method):
     here, there = (run_of(method, images(3, 9, 8), device) for device in ("cpu", "strict"))
     assert here.iterate() == there.iterate()
     for name, network in here.game.networks.items():
@@ -184,26 +186,28 @@ def test_a_step_of_convolutions_is_bit_equal_on_the_stand_in_of_a_gpu(method):
 
 
 @pytest.mark.parametrize("name", ["ring", "pictures"])
-def test_a_saved_gan_of_images_samples_and_goes_on(name, tmp_path):
-    """Also one whose file has the name of a toy."""
-    np.save(tmp_path / f"{name}.npy", images(3, 8, 9).pixels)
-    gan = GAN("gan", **SMALL).fit(str(tmp_path / f"{name}.npy"))
+def test_a_saved_gan_of_images_is_loaded_with_its_data_or_without(name, tmp_path):
+    """Also where the file of the data has the name of a toy."""
+    path = str(tmp_path / f"{name}.npy")
+    np.save(path, images(3, 8, 9).pixels)
+    gan = GAN("gan", **SMALL).fit(path)
     gan.save(tmp_path / "gan.npz")
     drawn = gan.sample(5, seed=1)
     assert drawn.shape == (5, 3, 8, 9) and drawn.dtype == np.uint8
-    for X in (None, str(tmp_path / f"{name}.npy")):
+    for X in (None, path):
         again = GAN.load(tmp_path / "gan.npz", X=X)
         np.testing.assert_array_equal(again.sample(5, seed=1), drawn)
         assert run_bits(again.run_) == run_bits(gan.run_)
 
 
-# ------------------------------------------------------------------------------------------ accumulated gradients
+# -------------------------------------------------------------------------- accumulated gradients
 
 
 def plain(run, dtype):
-    """The run with networks of a dtype and steps of plain gradient descent, in which rounding stays rounding.
+    """The run with networks of a dtype and plain gradient descent, in which rounding stays small.
 
-    (Adam divides a gradient by its size: one that is all rounding moves its weight as far as any other.)
+    (Adam divides a gradient by its size: one that is all rounding error moves its weight as far as
+    any other.)
     """
     game = run.game
     for name, network in game.networks.items():
@@ -213,16 +217,16 @@ def plain(run, dtype):
                     setattr(module, attribute, Tensor(value.data.astype(dtype)))
         game.optimizers[name] = SGD(network.parameters(), 0.02)
     real = game.real
-    game.real = lambda: real().astype(dtype)  # else slopes at the data are rounded to float32
+    game.real = lambda: real().astype(dtype)  # else gradients at the data are rounded to float32
     game.average = ExponentialMovingAverage(game.generator)
     if game.clip:
         game.clip = WeightClip(game.critic.parameters(), game.clip.limit)
-        game.clip.step()  # so that clipping is not the longest way that a weight goes
+        game.clip.step()  # so that clipping is not a weight's longest move
     return run
 
 
 def change(run, reference):
-    """How far two runs are apart, in units of the longest way that a weight has gone from the start."""
+    """The largest difference of two runs' weights, relative to the longest move from the start."""
     moved = [np.abs(a.data - s.data).max() for a, s in zip(reference.weights, reference.start)]
     apart = [np.abs(a.data - b.data).max() for a, b in zip(run.weights, reference.weights)]
     return max(apart) / max(moved)
@@ -239,22 +243,21 @@ def trained(batch, accumulate, dtype=np.float64, method="wgan-gp", steps=3, **op
 MLP = dict(net="mlp", width=16, depth=2)
 
 
-# But where every pass moves something beside the weights: the vectors of spectral normalization, the mean path length.
-exact = pytest.mark.parametrize("method",
-                                [name for name in METHODS if name not in ("sngan", "path-length")])
+# In these every pass moves more than weights: spectral normalization's vectors, the mean length.
+MOVING = ("sngan", "path-length")
+exact = pytest.mark.parametrize("method", [name for name in METHODS if name not in MOVING])
 
 
 @exact
 @pytest.mark.parametrize("source", ["points", "images"])
 @pytest.mark.parametrize("batch, accumulate", [(8, 3), (1, 24), (5, 2)])
 def test_accumulated_batches_are_the_large_batch(method, source, batch, accumulate):
-    """In float64 to 1e-12, after three iterations, where a difference in the algorithm would be of order 1.
+    """To 1e-12 after three iterations in float64; another algorithm would differ by order 1.
 
     The draws are the same bits in the same order, those of the penalty's interpolates included.
     """
-    points = data.grid() if source == "points" else images()
-    parts, whole = (trained(b, k, method=method, source=points, **MLP)
-                    for b, k in ((batch, accumulate), (batch * accumulate, 1)))
+    how = dict(MLP, method=method, source=data.grid() if source == "points" else images())
+    parts, whole = trained(batch, accumulate, **how), trained(batch * accumulate, 1, **how)
     assert parts.game.rng.bit_generator.state == whole.game.rng.bit_generator.state
     assert change(parts, whole) < 1e-12
     for a, b in zip(parts.losses, whole.losses):
@@ -263,21 +266,22 @@ def test_accumulated_batches_are_the_large_batch(method, source, batch, accumula
 
 @exact
 def test_accumulated_batches_are_the_large_batch_to_float32s_rounding(method):
-    """A gradient is a sum of 24 examples' terms, each the end of six products of rows of at most 64 numbers.
+    """A gradient sums the terms of 24 examples, each from six products of rows of up to 64 numbers.
 
-    Rounding errors of 2^-24 at each of n operations in a row add up like a random walk, to about n^(1/2) 2^-24 of the
-    terms' size: some 20 x 6e-8. Where terms cancel, what is left is smaller than they are; 2e-5 leaves room for that.
+    Rounding errors of 2^-24 in n successive operations add up like a random walk, to about
+    n^(1/2) 2^-24 of the terms' size: some 20 x 6e-8. Where terms cancel, their sum is smaller than
+    they are; 2e-5 leaves room for that.
     """
-    parts, whole = (trained(b, k, np.float32, method, source=images(), **MLP) for b,
-                    k in ((8, 3), (24, 1)))
+    how = dict(MLP, dtype=np.float32, method=method, source=images())
+    parts, whole = trained(8, 3, **how), trained(24, 1, **how)
     assert change(parts, whole) < 2e-5
     assert {p.dtype for p in parts.weights} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("method", ["gan", "wgan-gp"])
 def test_where_batch_norm_couples_examples_they_are_not(method):
-    """Of the same size as the step itself, and no rounding: in the critic for gan, in the generator for both."""
-    parts, whole = (trained(b, k, method=method, steps=1) for b, k in ((4, 3), (12, 1)))
+    """By the size of the step itself: norm in the critic for gan, in the generator for both."""
+    parts, whole = trained(4, 3, method=method, steps=1), trained(12, 1, method=method, steps=1)
     assert parts.game.rng.bit_generator.state == whole.game.rng.bit_generator.state
     assert change(parts, whole) > 1e-2
 
@@ -291,21 +295,21 @@ def test_a_critic_without_batch_norm_gets_the_large_batchs_gradient_from_any_fak
     largest = max(np.abs(b).max() for b in theirs[0])
     for a, b in zip(ours[0], theirs[0]):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * largest)
-    assert {k: float(v) for k,
-            v in ours[1].items()} == pytest.approx({k: float(v) for k, v in theirs[1].items()},
-                                                   rel=1e-12)
+    (_, mine), (_, other) = ours, theirs
+    assert list(mine) == list(other)
+    for name in mine:
+        assert float(mine[name]) == pytest.approx(float(other[name]), rel=1e-12)
 
 
 @pytest.mark.parametrize("net, accumulate, said", [
     ("mlp", 1, []), ("mlp", 3, ["x 3 accumulated"]), ("conv", 1, []),
     ("conv", 3, ["x 3 accumulated", "batch norm sees a part at a time"])])
-def test_the_header_says_where_accumulated_batches_are_not_the_large_batch(net, accumulate, said,
-                                                                           tmp_path):
+def test_the_header_warns_of_accumulated_batches_under_batch_norm(net, accumulate, said, tmp_path):
     gan = GAN(**(SMALL | {"net": net, "accumulate": accumulate}))
     gan.prepare(images())
     header = report.header(gan, tmp_path, "speed")
-    assert [text for text in ("x 3 accumulated", "batch norm sees a part at a time")
-            if text in header] == said
+    warnings = "x 3 accumulated", "batch norm sees a part at a time"
+    assert [text for text in warnings if text in header] == said
 
 
 def test_a_batch_of_no_parts_is_refused():
