@@ -13,8 +13,8 @@ the images is held out.
 
 Measured (36 s of one core for both codes, seed 0), nats per image:
     codes of     ELBO at first   training   held-out     best      KL   the same by sampling
-     2 numbers          -613.7      -94.9      -96.7    -96.7    5.14         5.146 +- 0.005
-    16 numbers          -604.9      -51.2      -61.5    -61.1   22.28        22.296 +- 0.014
+     2 numbers          -613.7      -94.9      -96.7    -96.5    5.15         5.157 +- 0.005
+    16 numbers          -604.9      -51.2      -61.5    -61.2   22.25        22.266 +- 0.014
 Through 2 numbers the 62 characters blur into about a dozen shapes that change into one another;
 through 16 most held-out images come back readable. Random codes of 16 numbers are decoded to
 strokes of which, by eye, about half can be read. From epoch 40 on the bound of the training images

@@ -13,9 +13,9 @@ by that after the first, and two estimates of how far generated images are from 
 Jensen-Shannon divergence (JSD) and the Wasserstein distance (W).
 
     steps of G   minimax             non-saturating   Wasserstein     JSD             W
-    0            6e-6, 1e-5, 1e-5    12, 15, 8        3.0, 2.8, 2.5   0.693 = log 2   66, 64, 67
-    20           8e-4, 4e-4, 2e-3    16, 10, 7        1.0, 1.1, 1.1   0.693           11, 11, 11
-    100          0.11, 0.018, 0.014  12, 17, 24       1.4, 1.7, 1.1   0.688 to 0.693  7.2, 7.5, 7.3
+    0            3e-5, 1e-5, 9e-6    10, 15, 8        3.0, 2.8, 2.5   0.693 = log 2   65, 65, 68
+    20           2e-3, 1e-3, 2e-3    20, 14, 8        1.3, 0.9, 1.2   0.693           11, 11, 11
+    100          0.008, 0.05, 0.11   11, 20, 19       1.9, 1.6, 1.4   0.688 to 0.693  9.0, 7.1, 6.9
 
 The better the generator, the longer it takes: only a discriminator that has won takes the minimax
 gradient away. Of the two estimates only the Wasserstein distance shows that the third generator is
@@ -164,9 +164,8 @@ def picture(data, results, title):
         axes.grid(alpha=0.3)
     for axes, (_, rows, samples) in zip(lower, results):
         demo.show_images(axes, data.to_images(samples),
-                         "Its samples. In the end the Jensen-Shannon divergence\n"
-                         f"is {rows[5, -1]:.3f} (at most log 2 = 0.693), the Wasserstein distance "
-                         f"{rows[6, -1]:.2g}")
+                         f"Its samples. In the end Jensen-Shannon is {rows[5, -1]:.3f}\n"
+                         f"(at most log 2 = 0.693), Wasserstein distance {rows[6, -1]:.2g}")
     return figure
 
 
