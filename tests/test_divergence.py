@@ -210,6 +210,14 @@ def test_a_run_on_a_device_is_explained_in_the_same_words():
     assert isinstance(weight.data, strict.StrictArray) and said[0] == said[1] != []
 
 
+def test_a_critic_without_a_slope_is_no_cause():
+    """At a gradient of 0 the rule of the norm divides by infinity, which is as it should be."""
+    game = run_of(small("wgan-gp"), RING, eager=True).game
+    for p in game.critic.parameters():
+        p.assign(np.zeros(p.shape))
+    assert diagnosis.first(game) == []
+
+
 def test_nothing_stays_wrapped():
     run = run_of(small("wgan-gp"))
     game, primitives = run.game, list(diagnosis.PRIMITIVES.values())

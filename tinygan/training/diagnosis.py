@@ -60,12 +60,13 @@ class Watch:
         self.turns = ["before the step", *(f"in critic step {i + 1}" for i in range(rounds)),
                       "in generator step" if rounds else "in the joint step"]
         self.trail: list[str] = []
+        self.inside = 0  # rules, whose steps are not checked
         self.names = {id(t.data): f"the {part}'s {name}" for part, network in game.networks.items()
                       for name, t, _ in network.named_tensors()}
 
     def check(self, what: str, value, inputs=()) -> None:
         """Raise NotFinite unless a value is finite; ``inputs`` are pairs (name, array)."""
-        if backend.is_array(value) and not np.isfinite(value).all():
+        if not self.inside and backend.is_array(value) and not np.isfinite(value).all():
             where = ", ".join([self.turns[0], *self.trail])
             raise NotFinite(f"{tally(value)} of {what}, {value.shape}, {where}",
                             *(f"  from {name}, {a.shape}, {largest(a)}" for name, a in inputs))
@@ -93,9 +94,25 @@ class Watch:
         return self.watched(function.__qualname__, function)(*arguments)
 
     def rule(self, name: str, rule):
-        """A rule of a primitive, watched; its label says where it stands."""
+        """A rule of a primitive, watched; its label says where it stands.
+
+        What it computes on the way may be infinite (``norm`` divides by infinity), so a step of it
+        is blamed only if its result is not finite.
+        """
         place = f"{Path(rule.__code__.co_filename).name}:{rule.__code__.co_firstlineno}"
-        return self.watched(f"the gradient of {name} ({place})", rule)
+        checked = self.watched(f"the gradient of {name} ({place})", rule)
+
+        def lenient(*arguments, **statics):
+            self.inside += 1
+            try:
+                result = rule(*arguments, **statics)
+            finally:
+                self.inside -= 1
+            value = value_of(result)
+            if self.inside or not backend.is_array(value) or np.isfinite(value).all():
+                return result
+            return checked(*arguments, **statics)
+        return lenient
 
     def step(self, player: str, optimizer):
         """``optimizer.step`` with the gradients checked before it and the state after it."""
