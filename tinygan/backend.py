@@ -83,8 +83,8 @@ def resolve_device(name: str | None = None) -> str:
     return f"cuda:{int(number or 0)}"
 
 
-def _on(device: str) -> AbstractContextManager[Any]:
-    """Make the GPU current, on which CuPy then puts new arrays."""
+def on(device: str) -> AbstractContextManager[Any]:
+    """A context in which a GPU is current: CuPy computes on the current one, cuda:0 by default."""
     on_gpu = device.startswith("cuda:") and device not in STAND_INS
     return _cupy().cuda.Device(int(device[5:])) if on_gpu else nullcontext()
 
@@ -113,8 +113,16 @@ def to_device(array: Array, device: str) -> Array:
         return to_numpy(array)
     if device in STAND_INS:
         return STAND_INS[device](to_numpy(array))
-    with _on(device):
+    with on(device):
         return _cupy().asarray(array)
+
+
+def beside(value: Any, like: Array) -> Any:
+    """A value, moved to the device of ``like`` if that is a GPU. (NumPy itself takes lists.)"""
+    device = device_of(like)
+    if device == "cpu":
+        return value
+    return to_device(value if is_array(value) else np.asarray(value), device)
 
 
 def asarray(data: Any) -> Array:
@@ -131,7 +139,7 @@ def asarray(data: Any) -> Array:
         new = aligned_zeros(array.shape, dtype, array)
         new[...] = array
         return new
-    with _on(device_of(array)):
+    with on(device_of(array)):
         new = array.astype(dtype, order="C")
     return np.asarray(new) if isinstance(new, np.generic) else new
 

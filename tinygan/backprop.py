@@ -71,10 +71,12 @@ def seed(output: Tensor, create_graph: bool, cotangent: Any) -> Operand:
         raise ValueError(f"grad: the cotangent has shape {np.shape(value)}, "
                          f"the output {output.shape}")
     if not backend.is_array(value):
-        return np.full_like(output._data, value)
+        value = cotangent = np.array(value, output.dtype)
     if value.dtype.kind not in "biuf":
         raise TypeError(f"grad: the cotangent is of dtype {value.dtype}, not of real numbers")
-    return cotangent if create_graph else value
+    if create_graph and isinstance(cotangent, Tensor):
+        return cotangent
+    return backend.beside(value, output._data)
 
 
 def history(output: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -166,6 +166,8 @@ minimum.vjp(lambda g, y, a, b: g * _larger(b, a, g),
 @primitive(broadcasts=True)
 def where(condition, a, b, /):
     """a where the condition holds, else b; shapes broadcast. The condition has no derivative."""
+    if type(condition) in PLAIN:  # CuPy's is an array
+        condition = np.full_like(b if type(a) in PLAIN else a, condition, dtype=bool)
     return np.where(condition, a, b)
 where.vjp(None,
           lambda g, y, condition, a, b: where(value_of(condition), g, 0.0),
@@ -269,8 +271,21 @@ swapaxes.vjp(lambda g, y, x, a, b: swapaxes(g, a, b))
 
 @primitive()
 def getitem(x, /, index):
-    """x[index]: integers, slices, Ellipsis, None, integer arrays (with repeats), Boolean masks."""
+    """x[index]: integers, slices, Ellipsis, None, integer arrays (with repeats), Boolean masks.
+
+    IndexError if it is out of range; but integers in an array on a GPU, which nobody looks at,
+    wrap around.
+    """
+    if not isinstance(x, np.ndarray):
+        _check_range(index, x.shape)
     return x[index]
+
+def _check_range(index, shape):
+    """IndexError for lists and arrays of the host that are out of range: CuPy wraps them around."""
+    kinds = set(map(type, index if isinstance(index, tuple) else (index,)))
+    lists = {list, np.ndarray}
+    if kinds & lists and kinds <= lists | {int, slice, type(None), type(Ellipsis)}:
+        np.broadcast_to(False, shape)[index]  # raises what NumPy raises, and takes no memory
 
 @primitive()
 def scatter(x, /, index, shape):

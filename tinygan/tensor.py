@@ -59,7 +59,7 @@ class Tensor(Operators):
                              "only a leaf can be assigned")
         if np.shape(value) != self.shape:
             raise ValueError(f"assign: expected shape {self.shape}, got {np.shape(value)}")
-        self._data[...] = value
+        self._data[...] = backend.beside(value, self._data)
         self.touch()
 
     def touch(self) -> None:
@@ -204,7 +204,9 @@ class Primitive:
                 raise TypeError(f"argument {slot} is an array of dtype {x.dtype}, "
                                 "not of real numbers")
             if x.dtype.kind in "iu" or (x.ndim == 0 and x.dtype.kind == "f"):
-                arrays[slot] = x.astype(dtype)
+                arrays[slot] = x = x.astype(dtype)
+            if x.ndim == 0 and isinstance(x, np.ndarray):
+                arrays[slot] = x[()]  # CuPy takes numbers of the host, but no arrays
 
     def named(self, error: Exception, inputs: Sequence[Any], statics: dict[str, Any]) -> Exception:
         """The error of a call with the operation's name and arguments in its message.
