@@ -139,15 +139,15 @@ def _mean_square(x: Operand) -> Operand:
 
 
 def interpolate(real: Operand, fake: Operand, *, rng: backend.Rng) -> Operand:
-    """e x + (1 - e) G(z), one e ~ U[0, 1) per example (Gulrajani et al. 2017, algorithm 1): an
-    array.
+    """The array e x + (1 - e) G(z), one e ~ U[0, 1) per example (Gulrajani et al. 2017, alg. 1).
 
-    ValueError for different shapes, TypeError for anything but Tensors and floating arrays.
+    ValueError unless both are batches of one shape, TypeError for anything but Tensors and
+    floating arrays.
     """
     real, fake = floating("interpolate", real), floating("interpolate", fake)
-    if real.shape != fake.shape:
+    if real.shape != fake.shape or real.ndim == 0:
         raise ValueError(f"interpolate: real has shape {real.shape}, fake {fake.shape}; "
-                         "they must be equal")
+                         "expected batches of one shape")
     e = backend.uniform(rng, (len(real),) + (1,) * (real.ndim - 1), real.dtype, like=real)
     return fake + e * (real - fake)
 
