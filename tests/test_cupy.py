@@ -28,11 +28,6 @@ IMAGES = data.image_array(np.random.default_rng(0).random((20, 8, 8)))
 X = np.random.default_rng(1).standard_normal((3, 4))
 
 
-def broken(why):
-    """A test that fails today; it says so when it passes."""
-    return pytest.mark.xfail(strict=True, reason=why)
-
-
 def on_gpu(x, device=GPU):
     """A copy of a host array on the device."""
     return backend.to_device(np.array(x), device)
@@ -380,22 +375,24 @@ def test_a_program_replays_the_eager_iteration_to_the_bit(method, net):
 
 
 @needs_two
-@broken("the device is current only where arrays are made")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_second_gpu_does_what_the_first_does(method):
     first, second = (game(method, device, depth=1) for device in (GPU, "cuda:1"))
     for one in (first, second):
-        one.iteration()
+        with backend.on(one.device):
+            one.iteration()
     for (a, here), (b, there) in zip(everything(first), everything(second), strict=True):
         assert (here, there) == (GPU, "cuda:1") and a.tobytes() == b.tobytes()
 
 
 @needs_two
-@broken("the device is current only where arrays are made")
 def test_a_whole_run_on_the_second_gpu(folder):
     second = [*SMALL[:-1], "cuda:1"]
     assert main(["train", *second, "--steps", "3", "--out", "run"]) == 0
+    assert main(["train", "--resume", "run", "--steps", "5", "--device", "cuda:1"]) == 0
     assert main(["sample", "run", "-n", "5", "-o", "new.npy", "--device", "cuda:1"]) == 0
+    assert main(["train", *second, "--steps", "9", "--lr", "1e30", "--out", "wild"]) == 7
+    assert main(["explain", "wild", "--device", "cuda:1"]) == 0
 
 
 @needs_two

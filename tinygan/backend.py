@@ -84,7 +84,12 @@ def resolve_device(name: str | None = None) -> str:
 
 
 def on(device: str) -> AbstractContextManager[Any]:
-    """A context in which a GPU is current: CuPy computes on the current one, cuda:0 by default."""
+    """A context in which a GPU is current; no change for other devices.
+
+    CuPy computes on the current GPU, which is cuda:0 unless somebody chose another: work with
+    arrays on cuda:1 stands under ``with backend.on("cuda:1")``. Runs and samples see to it
+    themselves.
+    """
     on_gpu = device.startswith("cuda:") and device not in STAND_INS
     return _cupy().cuda.Device(int(device[5:])) if on_gpu else nullcontext()
 
@@ -238,6 +243,13 @@ def fresh(function: Callable[..., Array], *arguments: Any) -> Array:
     """
     tracing = tracer.get()
     return function(*arguments) if tracing is None else tracing.fresh(function, *arguments)
+
+
+def numbers(arrays: Sequence[Array]) -> list[float]:
+    """Arrays of one element as Python numbers; for those on a GPU the host waits once."""
+    if device_of(arrays[0]) == "cpu":
+        return [float(array) for array in arrays]
+    return to_numpy(np.stack(arrays)).tolist()
 
 
 def scalars(values: Sequence[float], like: Array) -> Array:

@@ -31,7 +31,7 @@ def first(game: Game) -> list[str]:
     try:
         watch.check_state()
         del watch.turns[0]
-        with np.errstate(all="ignore"), watching(game, watch):
+        with np.errstate(all="ignore"), backend.on(game.device), watching(game, watch):
             for name, value in game.iteration().items():
                 watch.check(f"the {name.replace('_', ' ')}", value)
             watch.check_state()

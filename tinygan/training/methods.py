@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import losses
+from .. import backend, losses
 from ..data import DataSet
 from ..optim import Adam, Optimizer, RMSprop
 from .game import Game
@@ -287,4 +287,5 @@ def new_game(config: Config, data: DataSet, device: str = "cpu") -> Game:
     """The game of a configuration on a data set. Raises ValueError as ``Config.resolved``."""
     config = config.resolved(data)
     method = METHODS[config.method].of(data)
-    return method.game(config, method, data, device)
+    with backend.on(device):
+        return method.game(config, method, data, device)

@@ -47,14 +47,14 @@ def checked_iteration(game: Game) -> Columns:
 class Run:
     """Plays a game for its ``config.steps`` iterations; ``train`` yields the rows of the log.
 
-    On the CPU an iteration is replayed as a ``Program``, to the same bits and faster, unless
-    ``eager``. With accumulated batches only the gradients of a part are: the calls of all parts
-    together would need the memory of them all.
+    An iteration is replayed as a ``Program``, to the same bits and faster, unless ``eager``. With
+    accumulated batches only the gradients of a part are: the calls of all parts together would need
+    the memory of them all.
     """
 
     def __init__(self, game: Game, eager: bool = False) -> None:
         self.game, self.config = game, game.config
-        self.eager = eager or game.device != "cpu"  # replay has not been tried on a GPU
+        self.eager = eager
         self.play: Callable[[], Columns] = partial(checked_iteration, game)
         if not self.eager and self.config.accumulate == 1:
             self.play = Program(self.play, game.state())
@@ -67,7 +67,9 @@ class Run:
 
     def iterate(self) -> dict[str, float]:
         """Play one iteration. Raises Diverged if a loss or the state is not finite after it."""
-        columns = {name: float(value) for name, value in self.play().items()}
+        with backend.on(self.game.device):
+            columns = self.play()
+            columns = dict(zip(columns, backend.numbers(list(columns.values()))))
         self.step += 1
         state = columns.pop("state")
         for name, value in columns.items():
@@ -156,8 +158,9 @@ class Run:
         """Go back to a state: all or nothing. ValueError, naming what is wrong, for any other."""
         arrays = self._upgraded(arrays)
         self._check(arrays, values)
-        for part, holder in self.game.parts().items():
-            holder.load_state_dict(_below(part, arrays))
+        with backend.on(self.game.device):
+            for part, holder in self.game.parts().items():
+                holder.load_state_dict(_below(part, arrays))
         self.history = [tuple(row) for row in arrays["history"].tolist()]
         self.snapshots = list(zip(arrays["moments/steps"].tolist(), arrays["moments/images"]))
         self.step, self.seconds = int(values["step"]), float(values["seconds"])

@@ -18,9 +18,10 @@ def generate(game: Game, z: np.ndarray) -> np.ndarray:
     """Latents (n, latent) -> points in the networks' units: (n, d), both on the host."""
     size = 4096 if game.config.net == "mlp" else 128  # at a time
     points = [np.zeros((0, game.data.dim), np.float32)]
-    for start in range(0, len(z), size):
-        part = backend.to_device(z[start:start + size], game.device)
-        points.append(backend.to_numpy(game.average.network(part).data))
+    with backend.on(game.device):
+        for start in range(0, len(z), size):
+            part = backend.to_device(z[start:start + size], game.device)
+            points.append(backend.to_numpy(game.average.network(part).data))
     return np.concatenate(points)
 
 
@@ -59,8 +60,9 @@ def gradient_norms(game: Game, n: int = 512, seed: int = 0) -> np.ndarray:
     rng = backend.rng(seed, game.device)
     real = backend.to_device(game.data.draw(backend.host_rng(rng), n), game.device)
     fake = backend.to_device(sample(game, n, seed), game.device)
-    between = losses.interpolate(real, fake, rng=rng)
-    return backend.to_numpy(losses.gradient_norms(frozen_critic(game), between))
+    with backend.on(game.device):
+        between = losses.interpolate(real, fake, rng=rng)
+        return backend.to_numpy(losses.gradient_norms(frozen_critic(game), between))
 
 
 def evaluate(game: Game, step: int) -> dict[str, float]:
