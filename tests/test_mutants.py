@@ -1,4 +1,4 @@
-"""Every planted bug in every primitive must be killed by the checker, or be equivalent to the right rule."""
+"""Every bug planted in a primitive is killed by the checker, or equivalent to the right rule."""
 
 from collections import Counter
 
@@ -15,7 +15,8 @@ SCORE: Counter = Counter()
 def score(request):
     yield
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n  mutants: {SCORE['killed']} killed, {SCORE['survived']} survived, {SCORE['equivalent']} equivalent")
+        counts = [f"{SCORE[verdict]} {verdict}" for verdict in ("killed", "survived", "equivalent")]
+        print(f"\n  mutants: {', '.join(counts)}")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -29,8 +30,9 @@ def test_every_mutant_is_killed(name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_bug_is_one(kind):
-    """No kind is equivalent everywhere: together with the test above, the checker sees every kind."""
-    assert any("killed" in hunt(name, [kind], number=6).values() for name in ("logsumexp", "divide", "matmul"))
+    """No kind is equivalent everywhere: with the test above, the checker sees every kind."""
+    assert any("killed" in hunt(name, [kind], number=6).values()
+               for name in ("logsumexp", "divide", "matmul"))
 
 
 def test_planting_is_undone():
@@ -41,7 +43,7 @@ def test_planting_is_undone():
 
 
 def test_a_bug_in_concatenate_is_the_one_that_its_name_says():
-    """Its rules are made one for each array: bugs go into these, not into what makes them."""
+    """Its rules are made, one for each array: bugs go into these, not into what makes them."""
     found = hunt("concatenate", ["cotangent frozen", "result frozen"])
     assert found["cotangent frozen in argument 0"] == "killed"
     assert found["result frozen in argument 0"] == "equivalent"  # its rules do not use the result
