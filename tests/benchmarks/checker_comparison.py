@@ -1,15 +1,17 @@
-"""tinygan's gradient checker beside central differences with PyTorch's defaults, over the same rules, inputs and bugs.
+"""tinygan's gradient checker beside central differences: the same rules, inputs and bugs.
 
     python tests/benchmarks/checker_comparison.py          # about ten minutes on one core
 
-``central`` re-implements what torch.autograd.gradcheck does by default: the full Jacobian by central differences of step
-1e-6, accepted where |analytic - numeric| <= 1e-5 + 1e-3 |numeric| in every element. Higher orders as gradgradcheck does:
-the same for the gradient as a function of inputs and cotangents. Not collected by pytest.
+``central`` does what torch.autograd.gradcheck does by default: the full Jacobian by central
+differences of step 1e-6, accepted where |analytic - numeric| <= 1e-5 + 1e-3 |numeric| in every
+element. Higher orders as gradgradcheck does: the same for the gradient as a function of inputs and
+cotangents. Not collected by pytest.
 """
 
 import sys
 import time
 from collections import Counter, defaultdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,10 @@ from test_gradcheck import slope_errors  # noqa: E402
 
 from tinygan import PRIMITIVES, Tensor  # noqa: E402
 from tinygan.testing import GradcheckError, Inconclusive, check_vjp, gradcheck  # noqa: E402
-from tinygan.testing.mutants import KINDS, alike, cases_of, gradients, planted, slots  # noqa: E402
+from tinygan.testing.mutants import (KINDS, alike, cases_of, gradients, planted,  # noqa: E402
+                                     slots)
 from tinygan.testing.orders import array, cotangent_for, derivative, gradients_of  # noqa: E402
+from tinygan.testing.problem import shaped  # noqa: E402
 from tinygan.testing.samplers import SAMPLERS  # noqa: E402
 
 EPS, ATOL, RTOL = 1e-6, 1e-5, 1e-3
@@ -35,23 +39,28 @@ def central(case, order, seed):
 
     def f(*tensors):
         rest = iter(tensors)
-        return [case.f(*(x if constant else next(rest) for x, constant in zip(case.inputs, fixed)))]
+        arguments = [x if constant else next(rest) for x, constant in zip(case.inputs, fixed)]
+        return [case.f(*arguments)]
 
     inputs = [np.array(x) for x, constant in zip(case.inputs, fixed) if not constant]
     for _ in range(order - 1):
         values = [array(y) for y in f(*map(Tensor, inputs))]
         f, inputs = derivative(f, len(inputs)), inputs + [cotangent_for(y, rng) for y in values]
 
+    def joined(arrays):
+        return np.concatenate([np.ravel(array(a)) for a in arrays])
+
     def value():
-        return np.concatenate([np.ravel(array(y)) for y in f(*map(Tensor, inputs))])
+        return joined(f(*map(Tensor, inputs)))
 
     tensors = [Tensor(x) for x in inputs]
     outputs = f(*tensors)
-    sizes = [array(y).size for y in outputs]
+    values = [array(y) for y in outputs]
     analytic = []
-    for row in np.eye(sum(sizes)):
-        v = [p.reshape(array(y).shape).astype(array(y).dtype) for p, y in zip(np.split(row, np.cumsum(sizes)[:-1]), outputs)]
-        analytic.append(np.concatenate([np.ravel(g) for g in gradients_of(outputs, tensors, v, False)]))
+    for row in np.eye(sum(y.size for y in values)):
+        pieces = shaped(row, [y.shape for y in values])
+        v = [piece.astype(y.dtype) for piece, y in zip(pieces, values)]
+        analytic.append(joined(gradients_of(outputs, tensors, v, False)))
     numeric = []
     for x in inputs:
         for index in np.ndindex(x.shape):
@@ -70,7 +79,8 @@ def central(case, order, seed):
 def ours(case, order, seed):
     """True if tinygan's check passes; Inconclusive counts as no kill."""
     try:
-        gradcheck(case.f, case.inputs, order=order, lowest=order, seed=seed, probes=1, explain=False)
+        gradcheck(case.f, case.inputs, order=order, lowest=order, seed=seed, probes=1,
+                  explain=False)
     except Inconclusive:
         pass
     return True
@@ -89,19 +99,29 @@ def kills(check, cases):
     return False
 
 
+def accepted(case):
+    """Whether both checkers accept a case, when nothing is planted."""
+    return not kills(central, [(case, None)]) and not kills(ours, [(case, None)])
+
+
+def changed_by_bug(cases):
+    """The cases whose gradients are not those recorded; all of them if the bug raises."""
+    try:
+        return [(case, right) for case, right in cases if not alike(right, gradients(case, 3))]
+    except CAUGHT:
+        return cases
+
+
 def mutants():
-    """Live mutants killed by each, over small cases that both checkers accept when nothing is planted."""
+    """Live mutants killed by each, over small cases that both checkers accept as they are."""
     live, score = Counter(), defaultdict(Counter)
     for name in SAMPLERS:
         small = [c for c in cases_of(name, 80, seed=1) if sum(x.size for x in c.inputs) <= 8]
-        cases = [(c, gradients(c, 3)) for c in small if not kills(central, [(c, None)]) and not kills(ours, [(c, None)])][:4]
+        cases = [(c, gradients(c, 3)) for c in small if accepted(c)][:4]
         for slot in slots(PRIMITIVES[name]):
             for kind, wrong in KINDS.items():
                 with planted(PRIMITIVES[name], slot, wrong):
-                    try:
-                        affected = [(c, right) for c, right in cases if not alike(right, gradients(c, 3))]
-                    except CAUGHT:
-                        affected = cases
+                    affected = changed_by_bug(cases)
                     if affected:
                         live[kind] += 1
                         score[kind]["tinygan"] += kills(ours, affected)
@@ -128,40 +148,40 @@ def alarms(number=145, seed=500):
                 undecided += 1
             with np.errstate(all="ignore"):
                 rejected["central"] += not central(case, 1, k)
-    print(f"false alarms in {cases} cases: tinygan {rejected['tinygan']} ({undecided} inconclusive), "
-          f"central {rejected['central']}")
+    print(f"false alarms in {cases} cases: tinygan {rejected['tinygan']} "
+          f"({undecided} inconclusive), central {rejected['central']}")
 
 
 def smallest_factor():
     """The share of functions on which a uniform factor 1 + d is noticed."""
     functions = [(np.exp, np.exp), (np.sin, np.cos), (np.tanh, lambda x: 1 / np.cosh(x) ** 2),
-                 (np.arctan, lambda x: 1 / (1 + x**2)),
-                 (lambda x: x**3, lambda x: 3 * x**2), (np.cbrt, lambda x: 1 / (3 * np.cbrt(x) ** 2)),
+                 (np.arctan, lambda x: 1 / (1 + x**2)), (lambda x: x**3, lambda x: 3 * x**2),
+                 (np.cbrt, lambda x: 1 / (3 * np.cbrt(x) ** 2)),
                  (lambda x: np.log(1 + x * x), lambda x: 2 * x / (1 + x * x))]
     print("uniform factor 1 + d noticed:")
     for d in (1e-2, 2e-3, 1e-3, 1e-4, 1e-6, 1e-7, 1e-8, 3e-9, 2e-9, 1e-9, 5e-10):
-        found = total = 0
-        for f, slope in functions:
-            for seed in range(10):
-                x = np.random.default_rng(seed).standard_normal((3, 4))
-                total += 1
-                try:
-                    check_vjp(f, lambda g, x: (g * slope(x) * (1 + d),), [x], seed=seed, explain=False)
-                except GradcheckError:
-                    found += 1
-        print(f"  d = {d:.0e}: tinygan {found}/{total}")
+        found = 0
+        for (f, slope), seed in product(functions, range(10)):
+            x = np.random.default_rng(seed).standard_normal((3, 4))
+            try:
+                check_vjp(f, lambda g, x: (g * slope(x) * (1 + d),), x, seed=seed, explain=False)
+            except GradcheckError:
+                found += 1
+        print(f"  d = {d:.0e}: tinygan {found}/{10 * len(functions)}")
 
 
 def exactness():
     """The error of the numerical derivative on functions of known derivatives."""
     errors, estimates = slope_errors()
-    print(f"numerical derivative, {errors.size} slopes: relative error median {np.median(errors):.1e}, "
-          f"99th percentile {np.quantile(errors, 0.99):.1e}, maximum {errors.max():.1e}; "
-          f"above its own estimate: {np.sum(errors > estimates)} (estimate median {np.median(estimates):.1e})")
+    print(f"numerical derivative, {errors.size} slopes: relative error median "
+          f"{np.median(errors):.1e}, 99th percentile {np.quantile(errors, 0.99):.1e}, maximum "
+          f"{errors.max():.1e}; above its own estimate: {np.sum(errors > estimates)} (estimate "
+          f"median {np.median(estimates):.1e})")
 
 
 if __name__ == "__main__":
     for part in (exactness, smallest_factor, alarms, mutants):
         start = time.perf_counter()
         part()
-        print(f"  {part.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        seconds = time.perf_counter() - start
+        print(f"  {part.__name__}: {seconds:.0f} s", file=sys.stderr, flush=True)
