@@ -7,12 +7,12 @@ from .backprop import grad
 from .tensor import PRIMITIVES, Tensor, stop_gradient
 
 __version__ = "0.1.0"
-__all__ = ["GAN", "PRIMITIVES", "Tensor", "backend", "data", "functional", "grad", "init", "layers", "losses",
-           "metrics", "ops", "optim", "program", "stop_gradient", "testing", "training"]
+__all__ = ["GAN", "PRIMITIVES", "Tensor", "backend", "data", "functional", "grad", "init", "layers",
+           "losses", "metrics", "ops", "optim", "program", "stop_gradient", "testing", "training"]
 
 
 def __getattr__(name: str) -> Any:
-    """The parts above the core are loaded when first used, so that ``import tinygan`` is little more than NumPy."""
+    """Load the parts above the core when first used, so that ``import tinygan`` is fast."""
     from importlib import import_module
 
     if name == "GAN":
