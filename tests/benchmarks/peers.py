@@ -16,6 +16,8 @@ SLOPE, EPS, MOMENTUM = 0.2, 1e-5, 0.1
 class Tinygan:
     """tinygan as a user writes it: plain eager steps."""
 
+    device = "cpu"
+
     def __init__(self, work: Work, dtype: Any = np.float32) -> None:
         import tinygan as tg
         from tinygan.app import process
@@ -25,8 +27,8 @@ class Tinygan:
         for net, values in zip(nets, work.weights(dtype)):
             weighted = [layer for layer in net.layers if isinstance(layer, tg.layers.Affine)]
             for layer, weight, bias in zip(weighted, values[::2], values[1::2]):
-                layer.weight.assign(weight)
-                layer.bias.assign(bias)
+                layer.weight.assign(self.convert(weight))
+                layer.bias.assign(self.convert(bias))
         self.generator, self.critic = nets
         self.optimizers = [tg.optim.Adam(net.parameters(), lr=work.lr, betas=work.betas)
                            for net in nets]
@@ -34,33 +36,41 @@ class Tinygan:
 
     def dense(self, dtype: Any) -> list[Any]:
         """The networks of a ``Work``."""
-        layers, work, rng, nets = self.tg.layers, self.work, np.random.default_rng(0), []
+        layers, work, nets = self.tg.layers, self.work, []
+        rng = self.tg.backend.rng(0, self.device)
         for widths in (work.generator, work.critic):
             normalized = work.pictures and not nets  # the generator of images
             made: list[Any] = []
             for n, m in pairwise(widths):
                 made.append(layers.Dense(n, m, rng=rng, dtype=dtype))
                 if m != widths[-1]:
-                    made += [layers.BatchNorm(m, dtype=dtype)] if normalized else []
+                    norm = layers.BatchNorm(m, dtype=dtype, device=self.device)
+                    made += [norm] if normalized else []
                     made.append(layers.LeakyReLU(SLOPE) if work.pictures else layers.ReLU())
             nets.append(layers.Sequential(*made, *([layers.Tanh()] if normalized else [])))
         return nets
 
     def convolutional(self, dtype: Any) -> list[Any]:
         """The networks of a ``Convolutional`` work."""
-        layers, rng = self.tg.layers, np.random.default_rng(0)
+        layers, rng = self.tg.layers, self.tg.backend.rng(0, self.device)
         how: dict[str, Any] = dict(kernel=4, stride=2, padding=1, rng=rng, dtype=dtype)
         generator = layers.Sequential(
             layers.Dense(100, 6272, rng=rng, dtype=dtype), layers.Reshape((128, 7, 7)),
-            layers.BatchNorm(128, dtype=dtype), layers.ReLU(),
+            layers.BatchNorm(128, dtype=dtype, device=self.device), layers.ReLU(),
             layers.ConvTranspose2d(128, 64, **how),
-            layers.BatchNorm(64, dtype=dtype), layers.ReLU(),
+            layers.BatchNorm(64, dtype=dtype, device=self.device), layers.ReLU(),
             layers.ConvTranspose2d(64, 1, **how), layers.Tanh())
         critic = layers.Sequential(
             layers.Conv2d(1, 64, **how), layers.LeakyReLU(SLOPE),
             layers.Conv2d(64, 128, **how), layers.LeakyReLU(SLOPE),
             layers.Flatten(), layers.Dense(6272, 1, rng=rng, dtype=dtype))
         return [generator, critic]
+
+    def convert(self, inputs: Any) -> Any:
+        """Arrays to the device, before the clock starts."""
+        if isinstance(inputs, (list, tuple)):
+            return type(inputs)(self.convert(i) for i in inputs)
+        return self.tg.backend.to_device(inputs, self.device)
 
     def prepare(self) -> None:
         """A hook to wrap the step functions."""
