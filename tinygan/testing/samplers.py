@@ -149,9 +149,7 @@ class Picker:
 
 
 SAMPLERS: dict[str, Callable[[Picker], Case]] = {}
-
-
-Sampler = Callable[[Picker, Any], Case]
+Sampler = Callable[..., Case]  # of a picker and the primitive, ``op``
 
 
 def sampler(*names: str) -> Callable[[Sampler], Sampler]:
@@ -159,15 +157,10 @@ def sampler(*names: str) -> Callable[[Sampler], Sampler]:
 
     def register(function: Sampler) -> Sampler:
         for name in names:
-            SAMPLERS[name] = partial(sample_with, function, name)
+            SAMPLERS[name] = partial(function, op=PRIMITIVES[name])
         return function
 
     return register
-
-
-def sample_with(function: Sampler, name: str, pick: Picker) -> Case:
-    """A case of a primitive."""
-    return function(pick, PRIMITIVES[name])
 
 
 @sampler("add", "subtract", "multiply", "maximum", "minimum")
@@ -290,36 +283,35 @@ def scattered(pick: Picker, op: Any) -> Case:
     return Case(lambda x: op(x, index, shape), [pick.array(given)])
 
 
-def images(pick: Picker) -> tuple[Shape, Shape, dict[str, Shape]]:
-    """The shapes of images (n, h, w, c) and of a kernel (kh, kw), and how it moves."""
+def images(pick: Picker) -> tuple[Shape, Shape, Shape, dict[str, Any]]:
+    """The shapes of images (n, h, w, c), a kernel (kh, kw, c, 2) and the output; how it moves."""
     padding = pick.integer(0, 2), pick.integer(0, 1)
     n = pick.integer(0 if pick.chance(8) else 1, 2)
     h, w, c = pick.integer(1, 4), pick.integer(1, 4), pick.integer(1, 2)
-    kernel = tuple(pick.integer(1, min(3, size + 2 * p)) for size, p in zip((h, w), padding))
-    stride = pick.integer(1, 4), pick.integer(1, 2)
-    return (n, h, w, c), kernel, {"stride": stride, "padding": padding}
+    kh, kw = (pick.integer(1, min(3, size + 2 * p)) for size, p in zip((h, w), padding))
+    how = {"stride": (pick.integer(1, 4), pick.integer(1, 2)), "padding": padding}
+    shape, kernel = (n, h, w, c), (kh, kw, c, 2)
+    return shape, kernel, conv.convolve(np.zeros(shape), np.zeros(kernel), **how).shape, how
 
 
 @sampler("convolve")
 def convolved(pick: Picker, op: Any) -> Case:
-    shape, kernel, how = images(pick)
-    inputs = [pick.array(shape), pick.array((*kernel, shape[3], 2))]
-    return Case(lambda x, w: op(x, w, **how), inputs)
+    shape, kernel, _, how = images(pick)
+    return Case(lambda x, w: op(x, w, **how), [pick.array(shape), pick.array(kernel)])
 
 
 @sampler("convolve_t")
 def convolved_back(pick: Picker, op: Any) -> Case:
-    shape, kernel, how = images(pick)
-    rows = conv.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
-    inputs = [pick.array(rows), pick.array((*kernel, shape[3], 2))]
+    shape, kernel, output, how = images(pick)
+    inputs = [pick.array(output), pick.array(kernel)]
     return Case(lambda g, w: op(g, w, size=shape[1:3], **how), inputs)
 
 
 @sampler("convolve_w")
 def gathered(pick: Picker, op: Any) -> Case:
-    shape, kernel, how = images(pick)
-    rows = conv.convolve(np.zeros(shape), np.zeros((*kernel, shape[3], 2)), **how).shape
-    return Case(lambda x, g: op(x, g, kernel=kernel, **how), [pick.array(shape), pick.array(rows)])
+    shape, kernel, output, how = images(pick)
+    inputs = [pick.array(shape), pick.array(output)]
+    return Case(lambda x, g: op(x, g, kernel=kernel[:2], **how), inputs)
 
 
 @sampler("concatenate")
