@@ -387,8 +387,8 @@ def test_the_penalties_keep_float32(name, rng):
 
 
 def test_real_and_fake_must_have_one_shape(rng):
-    with pytest.raises(ValueError,
-                       match=r"real has shape \(4, 2\), fake \(3, 2\); expected batches of one shape"):
+    message = r"real has shape \(4, 2\), fake \(3, 2\); expected batches of one shape"
+    with pytest.raises(ValueError, match=message):
         losses.gradient_penalty(mlp(rng), np.ones((4, 2)), np.ones((3, 2)), rng=rng)
 
 
