@@ -146,7 +146,7 @@ def test_images_in_parts_give_what_they_give_in_one(rng, monkeypatch):
     found, parts = [], []
     for numbers in (10**9, 5 * 3 * 6 * 12 // 3, 1):
         monkeypatch.setattr(conv, "WINDOWS", numbers)
-        parts.append(len(conv._parts(5, 5 * 3 * 6 * 12)))
+        parts.append(len(conv._parts(x, 5 * 3 * 6 * 12)))
         a, w, b = Tensor(x), Tensor(weight), Tensor(g)
         y = conv2d(a, w, None, (2, 1), (1, 0))
         back = conv_transpose2d(b, w, None, (2, 1), (1, 0), (1, 0))

@@ -100,6 +100,11 @@ def device_of(array: Array) -> str:
     return f"cuda:{device.id}" if hasattr(device, "id") else device
 
 
+def on_gpu(array: Array) -> bool:
+    """Whether an array lies on a GPU."""
+    return device_of(array).startswith("cuda")
+
+
 def is_array(x: object) -> bool:
     """True for NumPy arrays and scalars and whatever answers NumPy's function protocol."""
     return hasattr(type(x), "__array_function__") or isinstance(x, np.generic)
@@ -164,6 +169,18 @@ def aligned_zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
     count = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.zeros(count + 64, np.uint8)
     return memory[-memory.ctypes.data % 64:][:count].view(dtype).reshape(shape)
+
+
+def windows(x: Array, size: tuple[int, int]) -> Array:
+    """A view of all windows of such a size: (n, h, w) -> (n, h', w', *size).
+
+    It is NumPy's ``sliding_window_view``; CuPy's copies the size to the GPU and waits for it.
+    """
+    if not hasattr(x, "__cuda_array_interface__"):
+        return np.lib.stride_tricks.sliding_window_view(x, size, axis=(1, 2))
+    n, h, w = x.shape
+    shape = n, h - size[0] + 1, w - size[1] + 1, *size
+    return _cupy().lib.stride_tricks.as_strided(x, shape, x.strides + x.strides[1:])
 
 
 # ----------------------------------------------------------------------------------- random numbers
@@ -252,6 +269,6 @@ def numbers(arrays: Sequence[Array]) -> list[float]:
     return to_numpy(np.stack(arrays)).tolist()
 
 
-def scalars(values: Sequence[float], like: Array) -> Array:
-    """A vector of Python numbers in the dtype and on the device of ``like``."""
+def scalars(values: Sequence[Any], like: Array) -> Array:
+    """Python numbers as an array in the dtype and on the device of ``like``."""
     return to_device(np.array(values, like.dtype), device_of(like))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import backend
 from .tensor import primitive
 
 Pair = tuple[int, int]
@@ -42,7 +43,7 @@ def convolve(x, w, /, *, stride, padding):
     oh, ow = output_size(x.shape[1:3], (kh, kw), stride, padding)
     w = w.reshape(kh * kw * c, d)
     y = [np.matmul(_windows(x[part], (kh, kw), stride, padding), w)
-         for part in _parts(n, n * oh * ow * len(w))]
+         for part in _parts(x, n * oh * ow * len(w))]
     return (np.concatenate(y) if len(y) > 1 else y[0]).reshape(n, oh, ow, d)
 
 
@@ -52,7 +53,7 @@ def convolve_t(g, w, /, *, size, stride, padding):
     (n, oh, ow, d), (kh, kw, c, _) = g.shape, w.shape
     x = np.zeros_like(g, dtype=np.result_type(g, w), shape=(n, *size, c), order="C")
     w = w.reshape(kh * kw * c, d).T.copy()
-    for part in _parts(n, n * oh * ow * kh * kw * c):
+    for part in _parts(g, n * oh * ow * kh * kw * c):
         _add_windows(np.matmul(g[part].reshape(-1, d), w), x[part], (kh, kw), stride, padding)
     return x
 
@@ -62,7 +63,7 @@ def convolve_w(x, g, /, *, kernel, stride, padding):
     """The cotangent of a kernel: (n, h, w, c), (n, oh, ow, d) -> (kh, kw, c, d)."""
     (n, oh, ow, d), (kh, kw), c = g.shape, kernel, x.shape[3]
     w, *others = [np.matmul(_windows(x[part], kernel, stride, padding).T, g[part].reshape(-1, d))
-                  for part in _parts(n, n * oh * ow * kh * kw * c)]
+                  for part in _parts(g, n * oh * ow * kh * kw * c)]
     for more in others:
         w += more
     return w.reshape(kh, kw, c, d)
@@ -76,9 +77,13 @@ convolve_w.vjp(lambda v, y, x, g, kernel, **how: convolve_t(g, v, size=x.shape[1
                lambda v, y, x, g, kernel, **how: convolve(x, v, **how))
 
 
-def _parts(n, numbers):
-    """n images, a few at a time: those whose windows hold ``WINDOWS`` of all the numbers."""
-    count = max(1, -(-numbers // WINDOWS))
+def _parts(images, numbers):
+    """Images, a few at a time: those whose windows hold ``WINDOWS`` of all the numbers.
+
+    On a GPU they are all one part: it has no such cache, and each part costs launches.
+    """
+    n = len(images)
+    count = 1 if backend.on_gpu(images) else max(1, -(-numbers // WINDOWS))
     size = max(1, -(-n // count))
     return [slice(i, i + size) for i in range(0, max(1, n), size)]
 
@@ -91,7 +96,7 @@ def _windows(x, kernel, stride, padding):
         wide[:, top:top + h, left:left + w] = x
         x = wide
     x = x.reshape(*x.shape[:2], x.shape[2] * c)
-    y = np.lib.stride_tricks.sliding_window_view(x, (kh, kw * c), axis=(1, 2))
+    y = backend.windows(x, (kh, kw * c))
     y = y[:, ::stride[0], ::stride[1] * c]
     return y.reshape(n * y.shape[1] * y.shape[2], kh * kw * c)
 

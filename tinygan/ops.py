@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from . import backend
 from .tensor import PLAIN, Tensor, primitive, value_of
 
 Shape = tuple[int, ...]
@@ -353,8 +354,9 @@ def _keep(y, x, axis, keepdims):
     return reshape(y, tuple(1 if a in axes else n for a, n in enumerate(x.shape)))
 
 def _total(x, axis, keepdims=False):
-    """np.sum without its wrapper; columns are summed by a product with ones, twice as fast."""
-    if x.ndim != 2 or axis not in (0, (0,)) or x.dtype.kind != "f":
+    """np.sum without its wrapper; the CPU sums columns twice as fast by a product with ones."""
+    columns = x.ndim == 2 and axis in (0, (0,)) and x.dtype.kind == "f"
+    if not columns or backend.on_gpu(x):
         return np.add.reduce(x, axis=axis, keepdims=keepdims)
     while len(x) > LONG:  # in parts: the rounding error of one product grows with its length
         x = np.stack([_total(x[i:i + LONG], 0) for i in range(0, len(x), LONG)])

@@ -7,7 +7,6 @@ import ctypes
 import os
 import time
 from collections import Counter
-from functools import partial
 
 os.environ["FAKE_NOOP"] = "1"  # before CUDA is used
 
@@ -15,9 +14,7 @@ import cupy  # noqa: E402
 import numpy as np  # noqa: E402
 
 from tinygan import data  # noqa: E402
-from tinygan.program import Program  # noqa: E402
 from tinygan.training import Config, Run, new_game  # noqa: E402
-from tinygan.training.run import checked_iteration  # noqa: E402
 
 COLUMNS = ("kernels", "products", "copies to the device", "waits")
 stand_in = ctypes.CDLL(None)
@@ -58,10 +55,8 @@ def iterations():
     images = data.image_array(np.random.default_rng(0).random((200, 28, 28)))
     for name, config, points in (("points wgan-gp", Config(), data.ring()),
                                  ("28x28 conv wgan-gp", Config(net="conv"), images)):
-        yield name, Run(new_game(config, points, "cuda:0")).iterate
-        run = Run(new_game(config, points, "cuda:0"))
-        run.play = Program(partial(checked_iteration, run.game), run.game.state())
-        yield f"{name}, replayed", run.iterate
+        yield name, Run(new_game(config, points, "cuda:0"), eager=True).iterate
+        yield f"{name}, replayed", Run(new_game(config, points, "cuda:0")).iterate
 
 
 def main():
