@@ -118,7 +118,7 @@ class VAEGAN(Autoencoder):
         error = losses.gaussian_nll(real, fake[:len(x)], 0.0)
         real_scores, fake_scores = last(real), last(fake)
         critic_loss: Any = losses.nonsaturating_discriminator(real_scores, fake_scores)
-        generator_loss = losses.nonsaturating_generator(fake_scores) + self.gamma * error
+        generator_loss: Any = losses.nonsaturating_generator(fake_scores) + self.gamma * error
         gradients = (grad(generator_loss, self.generator.parameters())
                      + grad(error + kl, self.networks["encoder"].parameters())
                      + grad(critic_loss, self.critic.parameters()))
