@@ -36,6 +36,9 @@ class FakeArray:
     def __array_function__(self, *arguments):
         raise NotImplementedError
 
+    def __setitem__(self, index, value):
+        self.host[index] = value
+
     def get(self):
         return self.host.copy()
 
@@ -55,6 +58,7 @@ def fake_cupy(gpus=0):
         cupy.current.pop()
 
     cupy.asarray = lambda array: FakeArray(array, cupy.current[-1])
+    cupy.empty = lambda shape, dtype: FakeArray(np.empty(shape, dtype), cupy.current[-1])
     runtime = SimpleNamespace(getDeviceCount=lambda: gpus,
                               getDeviceProperties=lambda n: {"name": b"Fake GPU %d" % n})
     cupy.cuda = SimpleNamespace(is_available=lambda: gpus > 0, Device=device, runtime=runtime)
@@ -170,6 +174,7 @@ def test_copies_and_state_lie_beside_an_array_on_a_gpu_that_is_not_current(machi
                  backend.scalars([1.0], like=far)):
         assert backend.device_of(made) == "cuda:1" and made.dtype == np.float32
     assert sys.modules["cupy"].current == [0]
+    assert backend.to_numpy(backend.scalars([1.0, 0.5], like=far)).tolist() == [1, 0.5]
 
 
 def test_what_answers_numpys_protocol_is_an_array():

@@ -269,6 +269,13 @@ def numbers(arrays: Sequence[Array]) -> list[float]:
     return to_numpy(np.stack(arrays)).tolist()
 
 
-def scalars(values: Sequence[Any], like: Array) -> Array:
-    """Python numbers as an array in the dtype and on the device of ``like``."""
-    return to_device(np.array(values, like.dtype), device_of(like))
+def scalars(values: Sequence[float], like: Array) -> Array:
+    """A vector of Python numbers in the dtype and on the device of ``like``."""
+    device = device_of(like)
+    if not on_gpu(like):
+        return to_device(np.array(values, like.dtype), device)
+    with on(device):
+        vector = _cupy().empty(len(values), like.dtype)
+        for i, value in enumerate(values):
+            vector[i:i + 1] = value  # an argument of a kernel, which spares a copy
+    return vector

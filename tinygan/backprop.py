@@ -71,7 +71,7 @@ def seed(output: Tensor, create_graph: bool, cotangent: Any) -> Operand:
         raise ValueError(f"grad: the cotangent has shape {np.shape(value)}, "
                          f"the output {output.shape}")
     if not backend.is_array(value):
-        value = cotangent = backend.scalars(value, like=output._data)
+        value = cotangent = np.full_like(output._data, backend.beside(value, output._data))
     if value.dtype.kind not in "biuf":
         raise TypeError(f"grad: the cotangent is of dtype {value.dtype}, not of real numbers")
     if create_graph and isinstance(cotangent, Tensor):

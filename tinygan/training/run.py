@@ -38,10 +38,10 @@ def checked_iteration(game: Game) -> Columns:
     """An iteration, and the sum of the squares of its state, which is finite only if all of it is.
     """
     columns = game.iteration()
-    weights = [tensor.data.reshape(-1) for network in game.networks.values()
-               for _, tensor, _ in network.named_tensors()]
+    weights = [np.concatenate([tensor.data.reshape(-1) for _, tensor, _ in network.named_tensors()])
+               for network in game.networks.values()]
     vectors = [v for optimizer in game.optimizers.values() for v in optimizer.state.values()]
-    return columns | {"state": sum(np.dot(v, v) for v in [np.concatenate(weights), *vectors])}
+    return columns | {"state": sum(np.dot(v, v) for v in weights + vectors)}
 
 
 class Run:
