@@ -356,7 +356,7 @@ def many(n):
 
 
 SAYS = {
-    "newer format": "written by tinygan '9.1', format 3; this version reads up to format 2: update",
+    "newer format": "written by tinygan '9.1', format 3; this version reads format 2: update",
     "newer format from an attacker": "format 99", "older format": "format 1; this version",
     "array missing from the list": "checksum", "array in the list alone": "checksum",
     "arrays exchanged": "checksum", "header of 2 GiB": "does not start with a header",
@@ -499,6 +499,10 @@ class FaultyFile:
             self.file.write(bytes(content)[:len(content) // 2])
             raise
         self.file.write(content)
+
+    def writelines(self, parts):
+        for part in parts:
+            self.write(part)
 
     def flush(self):
         self.faults.count("flush")

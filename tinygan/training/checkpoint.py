@@ -2,9 +2,9 @@
 
 One content has one sequence of bytes (docs/checkpoint-format.md), so the reader is the writer run
 again: ``load`` takes the list of arrays from the header, reads their numbers from where ``save``
-puts them, and compares every other byte with what ``save`` would write. NumPy and zipfile would
-miss changes outside the contents, and the bytes that they write differ between versions (NumPy
-1.24 pads its headers otherwise): ``_layout`` therefore writes zip and .npy headers itself.
+puts them, and compares every other byte with what ``save`` would write. ``_layout`` writes the zip
+and .npy headers itself: those of NumPy and zipfile differ between versions, and their readers miss
+changes outside the contents.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,8 +51,7 @@ def digest(header: Mapping[str, Any], arrays: Arrays) -> str:
     """SHA-256 of the header without its own two entries, then of every array's name and numbers."""
     own = {key: value for key, value in header.items() if key not in ("sha256", "arrays")}
     sha = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
-    for name in sorted(arrays):
-        a = np.asarray(arrays[name], order="C")
+    for name, a in sorted(arrays.items()):
         sha.update(f"\n{name} {a.dtype.str} {a.shape}\n".encode())
         sha.update(_bytes(a))
     return sha.hexdigest()
@@ -69,13 +70,7 @@ def save(path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Arrays
             raise ValueError(f"a checkpoint cannot hold array {name!r} of {a.dtype}: names are "
                              f"ASCII words between slashes, dtypes are {' '.join(DTYPES)}")
     pieces = _layout(_header_text({**header, "format": FORMAT}, arrays), arrays)
-
-    def write(file: IO[bytes]) -> None:
-        for head, numbers in pieces:
-            file.write(head)
-            file.write(numbers)
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: file.writelines(chain.from_iterable(pieces)))
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -98,7 +93,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
         raise CheckpointError(path, reason) from error
 
 
-def _read(file: IO[bytes], path: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(file: BufferedReader, path: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     size = os.fstat(file.fileno()).st_size
     if size > MOST_BYTES:
         raise CheckpointError(path, f"{size} bytes, more than {MOST_BYTES}")
@@ -109,12 +104,12 @@ def _read(file: IO[bytes], path: Any) -> tuple[dict[str, Any], dict[str, np.ndar
         if not NAME.match(name) or dtype not in DTYPES:
             raise CheckpointError(path, f"its list has an array {ascii(name):.50} of "
                                         f"{ascii(dtype):.20}, which no checkpoint holds")
-        file.seek(_head_size(name, dtype, shape), os.SEEK_CUR)
+        file.seek(34 + len(name) + len(_npy_header(dtype, shape)), os.SEEK_CUR)
         held = size - file.tell()
         if math.prod(shape) * np.dtype(dtype).itemsize > held:  # before memory is taken
             raise CheckpointError(path, f"cut off: array {name!r} goes beyond the end of the file")
         arrays[name] = np.empty(shape, dtype)
-        file.readinto(_bytes(arrays[name]))  # type: ignore[attr-defined]
+        file.readinto(_bytes(arrays[name]))
     unchanged = _header_text(header, arrays) == text
     file.seek(0)
     for head, numbers in _layout(text, arrays):
@@ -125,11 +120,11 @@ def _read(file: IO[bytes], path: Any) -> tuple[dict[str, Any], dict[str, np.ndar
     return header, arrays
 
 
-def _read_header(file: IO[bytes], path: Any) -> bytes:
+def _read_header(file: BufferedReader, path: Any) -> bytes:
     """The JSON with which every format begins; the file is then at its end."""
-    start = file.read(_head_size("header", "|u1", [0]))
-    length = int.from_bytes(start[18:22], "little") - len(start[40:])
-    if start[30:40] != b"header.npy" or start[40:] != _npy_header("|u1", [length]):
+    start = file.read(168)  # all of the first member that precedes its numbers
+    length = int.from_bytes(start[18:22], "little") - 128
+    if start[30:] != b"header.npy" + _npy_header("|u1", [length]):
         raise CheckpointError(path, "damaged, or not a checkpoint: it does not start with a header")
     if length > MOST_HEADER:
         raise CheckpointError(path, f"a header of {length} bytes, more than {MOST_HEADER}")
@@ -139,16 +134,10 @@ def _read_header(file: IO[bytes], path: Any) -> bytes:
 def _check_format(header: Any, path: Any) -> None:
     if not isinstance(header, dict) or type(header.get("format")) is not int:
         raise CheckpointError(path, "its header is not a JSON object with a format number")
-    found = f"format {header['format']:.9g}"
-    if header["format"] > FORMAT:
-        version = ascii(header.get("tinygan", "?"))
+    if header["format"] != FORMAT:
+        version, found = ascii(header.get("tinygan", "?")), f"format {header['format']:.9g}"
         raise CheckpointError(path, f"written by tinygan {version:.20}, {found}; this version "
-                                    f"reads up to format {FORMAT}: update tinygan")
-    if header["format"] < FORMAT:
-        raise CheckpointError(path, f"{found}; this version of tinygan reads format {FORMAT}")
-
-
-# ---------------------------------------------------------------------------------- the bytes
+                                    f"reads format {FORMAT}: update tinygan, or use that version")
 
 
 def _header_text(header: Mapping[str, Any], arrays: Arrays) -> bytes:
@@ -169,11 +158,6 @@ def _npy_header(dtype: str, shape: Sequence[int]) -> bytes:
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {tuple(shape)}, }}"
     text += " " * (-(len(text) + 11) % 64) + "\n"
     return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode()
-
-
-def _head_size(name: str, dtype: str, shape: Sequence[int]) -> int:
-    """The number of bytes of a member before its numbers."""
-    return 30 + len(f"{name}.npy") + len(_npy_header(dtype, shape))
 
 
 def _layout(text: bytes, arrays: Arrays) -> list[tuple[bytes, memoryview]]:
@@ -202,16 +186,13 @@ def _layout(text: bytes, arrays: Arrays) -> list[tuple[bytes, memoryview]]:
     return [*pieces, (directory + end, memoryview(b""))]
 
 
-# --------------------------------------------------------------------------- atomic writing
-
-
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
     """Call ``write(file)`` on a temporary file beside ``path``, flush it, then rename it.
 
     An existing file keeps its permissions; a symbolic link stays one, and its target is replaced.
     Temporary files that dead processes left beside ``path`` are removed. Raises OSError, naming
-    ``path``, if anything fails: the old file is then as it was, or (only if the folder cannot be
-    flushed afterwards) the new one is whole.
+    ``path``, if anything fails: the old file is then as it was, or (if the folder alone cannot be
+    flushed) the new one is whole.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -252,10 +233,8 @@ def alive(process: int) -> bool:
         return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        pass
+    except OSError as error:
+        return error.errno != errno.ESRCH  # another user's may not be signalled
     return True
 
 
