@@ -509,7 +509,8 @@ def may_overwrite(call: Call, root: Node) -> bool:
 def bind(call: Call) -> Callable | None:
     """The call with its arrays and memory; None for a view or a constant, which is made here."""
     function, node = call.function, call.node
-    args, kwargs = replace((call.args, call.kwargs), Node, operator.attrgetter("array"))
+    given = replace(call.args, Node, lambda x: node if lies_in(x, node) else x)
+    args, kwargs = replace((given, call.kwargs), Node, operator.attrgetter("array"))
     if call.written is None:
         node.array = function(*args, **kwargs)
         return None
@@ -532,6 +533,12 @@ def bind(call: Call) -> Callable | None:
     if call.method in ("copy", "astype") or call.method == "reshape" and not kwargs:
         return partial(operator.setitem, node.array.reshape(args[0].shape), ..., args[0])
     return partial(store, node.array, function, args, kwargs)
+
+
+def lies_in(x: Node, result: Node | None) -> bool:
+    """Is x overwritten by the result? CuPy then copies x first, unless both are one object."""
+    return (result is not None and result.vector is not None and x.layout == result.layout
+            and x.root.vector is result.vector)
 
 
 def with_arrays(ufunc: np.ufunc, args: Sequence) -> list:
