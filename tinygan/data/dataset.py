@@ -1,4 +1,4 @@
-"""What a data set is: a distribution to draw from, its units and, if it is finite, its parts."""
+"""A data set: a distribution to draw from, its units and, if it is finite, its parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DataSet:
 
     Finite data have a ``split`` into a training part, the only one that ``draw`` and so the
     networks ever see, a validation part, whose scores choose among the states of a run, and a test
-    part for the final evaluation (``part``). What this package makes can be pickled and copied.
+    part for the final evaluation (``part``).
     """
 
     name: str
@@ -73,13 +73,11 @@ def split_of(n: int, test: int = 0) -> dict[str, np.ndarray]:
     points. If ``test`` is given, the last ``test`` points are the test part. Fewer than 20 points
     are too few to hold any back: each part is all of them.
     """
-    order = np.random.default_rng(0).permutation(n - test)
     if n - test < 20:
         return dict.fromkeys(("train", "validation", "test"), np.arange(n))
-    tenth = (n - test) // 10
-    tested = np.arange(n - test, n) if test else order[:tenth]
-    return {"test": tested, "validation": order[-tenth:],
-            "train": order[0 if test else tenth:-tenth]}
+    order, tenth = np.random.default_rng(0).permutation(n - test), (n - test) // 10
+    tested, rest = (np.arange(n - test, n), order) if test else np.split(order, [tenth])
+    return {"test": tested, "validation": rest[-tenth:], "train": rest[:-tenth]}
 
 
 def finite(name: str, dim: int, split: Mapping[str, np.ndarray], at: Rows, mean: np.ndarray,

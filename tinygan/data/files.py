@@ -10,7 +10,6 @@ import stat
 import warnings
 from array import array as flat_array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -70,9 +69,8 @@ def _real_rows(array: Any, name: str) -> np.ndarray:
                         f"number each, got shape {values.shape}")
     with np.errstate(invalid="ignore"):  # of a signalling NaN, which is named below
         values = values.reshape(len(values), -1).astype(np.float64)
-    finite = np.isfinite(values)
-    if not finite.all():
-        row, column = divmod(int(np.argmin(finite)), values.shape[1])
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
         raise DataError(f"{name}: row {row}, column {column} (counted from 0) is "
                         f"{values[row, column]}; remove or fill such rows")
     return values
@@ -101,8 +99,7 @@ def guarded(read: Callable[[Path], np.ndarray], path: Path) -> np.ndarray:
     except MemoryError as error:
         raise DataError(f"{path}: does not fit into memory; give a part of it") from error
     except Exception as error:  # parsers may raise anything on a damaged file
-        remedy = (f"damaged, or not {path.suffix.lower() or 'such'} data; "
-                  "save it again, or get the file again")
+        remedy = f"damaged, or not {path.suffix.lower() or 'such'} data; save or get the file again"
         if isinstance(error, OSError) and error.strerror:
             remedy = "check the path"
         raise DataError(f"{path}: {reason(error)}; {remedy}") from error
@@ -110,24 +107,18 @@ def guarded(read: Callable[[Path], np.ndarray], path: Path) -> np.ndarray:
 
 def reason(error: Exception) -> str:
     """What an exception says, on one short line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (" ".join(str(error).split()) or type(error).__name__)[:100]
+    said = error.strerror if isinstance(error, OSError) else None
+    return (said or " ".join(str(error).split()) or type(error).__name__)[:100]
 
 
-@contextmanager
-def unpacked(path: Path) -> Iterator[tuple[IO[bytes], bool]]:
+def unpacked(path: Path) -> tuple[IO[bytes], bool]:
     """(the bytes of a file, whether they were gzipped), which its first bytes tell."""
     import gzip  # slow to load, and ``import tinygan`` is to be fast
 
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        if not packed:
-            yield raw, False
-        else:
-            with gzip.GzipFile(fileobj=raw) as stream:
-                yield stream, True  # type: ignore[misc]
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    opened = gzip.open(path) if packed else path.open("rb")
+    return opened, packed  # type: ignore[return-value]
 
 
 def refuse_bomb(where: object, inflated: int, held: int) -> None:
@@ -135,9 +126,6 @@ def refuse_bomb(where: object, inflated: int, held: int) -> None:
     if inflated > max(SUSPICIOUS, 100 * held):
         raise DataError(f"{where}: its {held} bytes inflate to {inflated}; "
                         "if you trust the file, save it uncompressed")
-
-
-# ------------------------------------------------------------------------------- .npy and .npz
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -158,11 +146,9 @@ def _read_npz(path: Path) -> np.ndarray:
                             f"it holds {names or 'none'}")
         member, where = members[candidates[0]], f"{path}[{candidates[0]}]"
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{where}: compressed in a way that NumPy does not write; "
-                            "save it again")
+            raise DataError(f"{where}: not compressed as NumPy does it; save it again")
         if member.compress_size > path.stat().st_size:
-            raise DataError(f"{where}: cut off: {member.compress_size} bytes in a smaller file; "
-                            "save it again")
+            raise DataError(f"{where}: cut off; save it again")
         refuse_bomb(where, member.file_size, member.compress_size)
         with archive.open(member) as stream:
             return _read_array(stream, member.file_size, where)
@@ -181,8 +167,7 @@ def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     if min(shape, default=0) < 0:
         raise ValueError(f"a shape of {shape}")
     if dtype.hasobject:
-        raise DataError(f"{where}: holds Python objects, not numbers; "
-                        "save array.astype('float32') instead")
+        raise DataError(f"{where}: holds Python objects; save array.astype('float32') instead")
     promised, held = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if promised != held:
         what = "cut off" if promised > held else "more than one array"
@@ -192,16 +177,13 @@ def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     return npy.read_array(stream, allow_pickle=False)
 
 
-# --------------------------------------------------------------------------------------- tables
-
-
 def _read_table(path: Path) -> np.ndarray:
     """The numbers in a text of one point a line: columns separated by commas, semicolons, tabs."""
-    with unpacked(path) as (stream, packed):
-        if packed:
-            while stream.read(2**20):
-                refuse_bomb(path, stream.tell(), path.stat().st_size)
-            stream.seek(0)
+    stream, packed = unpacked(path)
+    with stream:
+        while packed and stream.read(2**20):
+            refuse_bomb(path, stream.tell(), path.stat().st_size)
+        stream.seek(0)
         try:
             return _parse(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), path)
         except UnicodeDecodeError as error:
@@ -224,9 +206,8 @@ def _parse(text: IO[str], path: Path) -> np.ndarray:
             if value is None or not math.isfinite(value):
                 word = fields[column].strip()
                 what = f"{word[:40]!r} is not a finite number" if word else "is empty"
-                raise DataError(f"{path}: line {line}, column {column + 1}: {what}; fill or "
-                                "remove such lines (columns are separated by commas, "
-                                "semicolons or tabs)")
+                raise DataError(f"{path}: line {line}, column {column + 1}: {what}; fill or remove "
+                                "such lines (between columns: commas, semicolons or tabs)")
             numbers.append(value)
     if not numbers:
         what = "has a header but no points" if columns else "is empty"

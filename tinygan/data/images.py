@@ -15,6 +15,7 @@ import string
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 
 from .. import backend
 from .dataset import DataSet, finite, split_of
-from .files import READERS, DataError, guarded, reason, refuse_bomb, unpacked
+from .files import DataError, guarded, read, reason, refuse_bomb, unpacked
 
 SMALLEST, LARGEST = 8, 64  # pixels, of a side
 SLACK = 1 / 510  # half a grey level: by as much may floats leave their range
@@ -44,18 +45,14 @@ def image_array(array: Any, name: str = "images", test: int = 0) -> DataSet:
     """
     values = np.asarray(backend.to_numpy(array) if backend.is_array(array) else array)
     pixels = _levels(_channels_first(values, name), name)
-    shape = pixels.shape[1:]
-    dim = math.prod(shape)
-    middle = np.full(dim, 127.5)
-    rows = partial(_network_rows, pixels)
-    split = split_of(len(pixels), test)
-    return finite(name, dim, split, rows, middle, middle, shape=shape, pixels=pixels)
+    shape, split, rows = pixels.shape[1:], split_of(len(pixels), test), partial(_rows, pixels)
+    middle = np.full(math.prod(shape), 127.5)
+    return finite(name, middle.size, split, rows, middle, middle, shape=shape, pixels=pixels)
 
 
-def _network_rows(pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def _rows(pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """The chosen images as rows (n, c h w) from -1 to 1."""
-    rows = pixels[chosen].reshape(-1, math.prod(pixels.shape[1:]))
-    return rows / np.float32(127.5) - np.float32(1)
+    return pixels[chosen].reshape(len(chosen), -1) / np.float32(127.5) - np.float32(1)
 
 
 def _channels_first(values: np.ndarray, name: str) -> np.ndarray:
@@ -102,16 +99,18 @@ def load_images(source: str | os.PathLike[str], data_dir: str | os.PathLike[str]
     not converted, and DataError is raised if they differ from what is asked for. ``report`` gets
     one line about the files of a folder that were left out. Raises DataError for anything unusable.
     """
-    name = os.fspath(source)
-    if name in ("mnist", "fashion-mnist"):
-        data = _mnist(name, data_dir)
-    elif name in IMAGES:
-        data = IMAGES[name]()
-    elif name and os.path.isdir(name):
+    name, path = os.fspath(source), Path(source)
+    if name in IMAGES:
+        data = IMAGES[name](data_dir) if "mnist" in name else IMAGES[name]()
+    elif os.path.isdir(name):
         side = 28 if size is None else size
         return folder(name, side, 1 if channels is None else channels, report)
+    elif os.path.exists(name):
+        is_array = path.suffix.lower() in (".npy", ".npz")
+        data = image_array(read(path) if is_array else guarded(read_idx, path), str(path))
     else:
-        data = _file(name)
+        raise DataError(f"unknown images {name!r} (and no such file exists); choose "
+                        f"{', '.join(IMAGES)}, a folder, a .npy, .npz or IDX file")
     return as_asked(data, size, channels)
 
 
@@ -126,28 +125,17 @@ def as_asked(data: DataSet, size: int | None, channels: int | None) -> DataSet:
     return data
 
 
-def _file(name: str) -> DataSet:
-    path = Path(name)
-    if not name or not os.path.exists(path):
-        raise DataError(f"unknown images {name!r} (and no such file exists); choose "
-                        f"{', '.join(IMAGES)}, a folder of pictures, a .npy or .npz array, or an "
-                        "IDX file")
-    ending = path.suffix.lower()
-    read = READERS[ending] if ending in (".npy", ".npz") else read_idx
-    return image_array(guarded(read, path), str(path))
-
-
 # --------------------------------------------------------------------------------------------- IDX
 
 
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+def read_idx(path: Path) -> np.ndarray:
     """The array of bytes in an IDX file, raw or gzipped.
 
     It holds 0, 0, 8, the number of dimensions, each of them as a big-endian uint32, then the bytes.
     Raises DataError for another magic number, and if there are more or fewer bytes than that.
     """
-    path = Path(path)
-    with unpacked(path) as (stream, packed):
+    stream, packed = unpacked(path)
+    with stream:
         magic = stream.read(4)
         if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 3:
             twice = " (gzipped twice? unpack it once)" if magic[:2] == b"\x1f\x8b" else ""
@@ -159,8 +147,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         shape = tuple(int(side) for side in np.frombuffer(header, ">u4"))
         promised, held = math.prod(shape), path.stat().st_size
         if promised > MOST_BYTES:
-            raise DataError(f"{path}: promises {promised} bytes, shape {shape}; "
-                            f"at most {MOST_BYTES} are read")
+            raise DataError(f"{path}: promises {promised} bytes; at most {MOST_BYTES} are read")
         if packed:
             refuse_bomb(path, promised, held)
         content = stream.read(promised + 1) if packed or promised <= held else b""
@@ -222,7 +209,7 @@ def glyphs() -> DataSet:
     path = cache_directory() / "glyphs-1.npy"  # another number for another drawing
     shape = (len(FACES) * len(HEIGHTS) * len(CHARACTERS), 28, 28)
     try:
-        pixels = guarded(READERS[".npy"], path)
+        pixels = read(path)
     except DataError:  # not there, or damaged: it is only a copy
         pixels = np.empty(0)
     if pixels.shape != shape or pixels.dtype != np.uint8:
@@ -241,8 +228,7 @@ def _drawn() -> np.ndarray:
         for height in HEIGHTS:
             try:  # by its bytes: for a missing path, Pillow searches the system's fonts
                 stream = io.BytesIO((folder / f"{face}.ttf").read_bytes())
-                basic = ImageFont.Layout.BASIC
-                font = ImageFont.truetype(stream, height, layout_engine=basic)
+                font = ImageFont.truetype(stream, height, layout_engine=ImageFont.Layout.BASIC)
             except (OSError, ImportError) as error:
                 raise DataError(f"glyphs: {folder / face}.ttf: {reason(error)}; "
                                 "install matplotlib and Pillow again") from error
@@ -257,35 +243,27 @@ def _drawn() -> np.ndarray:
 
 def _keep(path: Path, pixels: np.ndarray) -> None:
     """Write the whole file or nothing; that a cache cannot be written is no error."""
-    import tempfile
+    import tempfile  # slow to load
 
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError:
-        return
-    try:
-        with open(descriptor, "wb") as stream:
-            np.save(stream, pixels, allow_pickle=False)
-        os.replace(part, path)
-    except OSError:
-        os.unlink(part)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder, path.name)
+            with part.open("wb") as stream:
+                np.save(stream, pixels)
+            os.replace(part, path)
 
 
 def digits() -> DataSet:
-    """1,797 handwritten digits, 8 x 8 (Alpaydin & Kaynak 1998), from scikit-learn.
-
-    Raises DataError if it is not installed.
-    """
+    """1,797 handwritten digits, 8 x 8 (Alpaydin & Kaynak 1998); DataError without scikit-learn."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("digits: they come with scikit-learn, which is not installed: "
-                        "pip install scikit-learn (or use glyphs, which need nothing)") from error
+        raise DataError("digits: pip install scikit-learn first, or use glyphs") from error
     return image_array(np.rint(load_digits().images * (255 / 16)).astype(np.uint8), "digits")
 
 
-IMAGES: dict[str, Callable[[], DataSet]] = {
+IMAGES: dict[str, Callable[..., DataSet]] = {
     "glyphs": glyphs, "digits": digits,
     "mnist": partial(_mnist, "mnist"), "fashion-mnist": partial(_mnist, "fashion-mnist")}
 

@@ -28,25 +28,24 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     ``load_images``. Raises DataError for everything else.
     """
     name, path = os.fspath(source), Path(source)
-    if name in IMAGES or name not in TOYS and os.path.isdir(name):
+    ending, is_toy = kind(path), name in TOYS
+    if name in IMAGES or os.path.isdir(name) and not is_toy:
         return load_images(name, data_dir, size, channels, report)
-    readable = kind(path) in READERS
-    if name not in TOYS and not readable:
+    if not is_toy and ending not in READERS:
         if not os.path.exists(name):
             raise DataError(f"unknown data {name!r} (and no such file exists); choose "
                             f"{', '.join([*TOYS, *IMAGES])}, a .npy, .npz or .csv file, an IDX "
                             "file of images, or a folder of pictures")
         images = load_images(name, data_dir, size, channels, report)
         return replace(images, name=path.name.split(".")[0])
-    array = None if name in TOYS else read(path)
-    stem = path.name[:path.name.lower().rindex(kind(path))] if readable else name
+    array = None if is_toy else read(path)
+    stem = name if is_toy else path.name[:path.name.lower().rindex(ending)]
     if array is not None and array.ndim > 2:
         return replace(as_asked(image_array(array, name), size, channels), name=stem)
     options = {"--data-dir": data_dir, "--size": size, "--channels": channels}
-    given = [option for option, value in options.items() if value is not None]
+    given = ", ".join(option for option, value in options.items() if value is not None)
     if given:
-        raise DataError(f"{name}: holds points, and {', '.join(given)} are for images; "
-                        "leave them out")
+        raise DataError(f"{name}: holds points, and {given} are for images; leave them out")
     if array is None:
         return TOYS[name]()
     return replace(points(array, name), name=path.name if stem in TOYS else stem)  # not the ring

@@ -1,7 +1,4 @@
-"""Toy distributions in the plane, exactly those of the WGAN-GP authors' ``gan_toy.py``.
-
-(Gulrajani et al. 2017.)
-"""
+"""Toy distributions in the plane, those of ``gan_toy.py`` (Gulrajani et al. 2017, WGAN-GP)."""
 
 from __future__ import annotations
 
@@ -14,20 +11,16 @@ from .dataset import DataSet
 
 
 def ring() -> DataSet:
-    """Eight Gaussians on a circle: radius 2, noise 0.02, all divided by 1.414.
-
-    That makes a radius of 1.414 and a sigma of 0.01414.
-    """
+    """Eight Gaussians on a circle of radius 2 / 1.414, sigma 0.02 / 1.414."""
     angles = np.arange(8) * (np.pi / 4)
     centers = 2 * np.stack([np.cos(angles), np.sin(angles)], axis=1) / 1.414
     return _mixture("ring", centers, 0.02 / 1.414)
 
 
 def grid() -> DataSet:
-    """25 Gaussians on 2 * {-2 ... 2}^2, noise 0.05, all divided by 2.828.
+    """25 Gaussians on {-2 ... 2}^2 * 2 / 2.828, sigma 0.05 / 2.828.
 
-    That makes a spacing of 0.7072 and a sigma of 0.01768. Draws are fresh; ``gan_toy.py`` goes
-    through 100,000 points drawn once, 4,000 of each mode.
+    Draws are fresh; ``gan_toy.py`` goes through 100,000 points drawn once, 4,000 of each mode.
     """
     places = np.arange(-2.0, 3.0)
     centers = 2 * np.stack(np.meshgrid(places, places), axis=-1).reshape(25, 2) / 2.828

@@ -97,9 +97,8 @@ def _read(file: BufferedReader, path: Any) -> tuple[dict[str, Any], dict[str, np
     size = os.fstat(file.fileno()).st_size
     if size > MOST_BYTES:
         raise CheckpointError(path, f"{size} bytes, more than {MOST_BYTES}")
-    text = _read_header(file, path)
-    header, arrays = json.loads(text.decode("ascii")), {}
-    _check_format(header, path)
+    text, header = _read_header(file, path)
+    arrays: dict[str, np.ndarray] = {}
     for name, dtype, shape in header.pop("arrays"):
         if not NAME.match(name) or dtype not in DTYPES:
             raise CheckpointError(path, f"its list has an array {ascii(name):.50} of "
@@ -120,24 +119,23 @@ def _read(file: BufferedReader, path: Any) -> tuple[dict[str, Any], dict[str, np
     return header, arrays
 
 
-def _read_header(file: BufferedReader, path: Any) -> bytes:
-    """The JSON with which every format begins; the file is then at its end."""
+def _read_header(file: BufferedReader, path: Any) -> tuple[bytes, dict[str, Any]]:
+    """The JSON with which every format begins, as bytes and read; the file is then at its end."""
     start = file.read(168)  # all of the first member that precedes its numbers
     length = int.from_bytes(start[18:22], "little") - 128
     if start[30:] != b"header.npy" + _npy_header("|u1", [length]):
         raise CheckpointError(path, "damaged, or not a checkpoint: it does not start with a header")
     if length > MOST_HEADER:
         raise CheckpointError(path, f"a header of {length} bytes, more than {MOST_HEADER}")
-    return file.read(length)
-
-
-def _check_format(header: Any, path: Any) -> None:
+    text = file.read(length)
+    header = json.loads(text.decode("ascii"))
     if not isinstance(header, dict) or type(header.get("format")) is not int:
         raise CheckpointError(path, "its header is not a JSON object with a format number")
     if header["format"] != FORMAT:
         version, found = ascii(header.get("tinygan", "?")), f"format {header['format']:.9g}"
         raise CheckpointError(path, f"written by tinygan {version:.20}, {found}; this version "
                                     f"reads format {FORMAT}: update tinygan, or use that version")
+    return text, header
 
 
 def _header_text(header: Mapping[str, Any], arrays: Arrays) -> bytes:
@@ -168,8 +166,7 @@ def _layout(text: bytes, arrays: Arrays) -> list[tuple[bytes, memoryview]]:
     """
     members = [(f"{name}.npy".encode(), _npy_header(a.dtype.str, a.shape), _bytes(a))
                for name, a in {"header": np.frombuffer(text, np.uint8), **arrays}.items()]
-    total = 22 + sum(76 + 2 * len(name) + len(head) + len(numbers)
-                     for name, head, numbers in members)
+    total = 22 + sum(76 + 2 * len(name) + len(head) + len(a) for name, head, a in members)
     if total > MOST_BYTES or len(text) > MOST_HEADER:
         raise ValueError(f"a checkpoint of {total} bytes, {len(text)} of them JSON, could not be "
                          f"read again: at most {MOST_BYTES} and {MOST_HEADER}")
