@@ -33,8 +33,7 @@ def points(array: Any, name: str = "points") -> DataSet:
 
     Every column is standardized, x -> (x - mean) / standard deviation (divisor n), with those of
     the training rows (``split_of``); a column that is constant there is only centred (scale 1).
-    Raises DataError for anything but real numbers of such a shape, and names the row of a NaN or
-    an infinity.
+    Raises DataError for anything but finite real numbers of such a shape.
     """
     values = _real_rows(array, name)
     split = split_of(len(values))
@@ -114,7 +113,6 @@ def reason(error: Exception) -> str:
 def unpacked(path: Path) -> tuple[IO[bytes], bool]:
     """(the bytes of a file, whether they were gzipped), which its first bytes tell."""
     import gzip  # slow to load, and ``import tinygan`` is to be fast
-
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     opened = gzip.open(path) if packed else path.open("rb")
@@ -135,7 +133,6 @@ def _read_npy(path: Path) -> np.ndarray:
 
 def _read_npz(path: Path) -> np.ndarray:
     import zipfile  # slow to load, too
-
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()
                    if info.filename.endswith(".npy")}
@@ -146,7 +143,7 @@ def _read_npz(path: Path) -> np.ndarray:
                             f"it holds {names or 'none'}")
         member, where = members[candidates[0]], f"{path}[{candidates[0]}]"
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{where}: not compressed as NumPy does it; save it again")
+            raise DataError(f"{where}: NumPy does not write this compression; save it again")
         if member.compress_size > path.stat().st_size:
             raise DataError(f"{where}: cut off; save it again")
         refuse_bomb(where, member.file_size, member.compress_size)

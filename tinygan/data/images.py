@@ -1,8 +1,7 @@
-"""Images: glyphs drawn from fonts, bundled digits, IDX files, arrays, a folder of pictures.
+"""Images: arrays, IDX files, glyphs drawn from fonts, digits, a folder of pictures.
 
-An image is a point like any other: a ``DataSet`` draws rows (n, c h w) in [-1, 1]; its ``shape`` is
-(c, h, w), and its ``pixels`` are all images. Sides are 8 to 64 pixels, channels 1 (grey) or 3 (red,
-green, blue). Nothing is downloaded.
+An image is a point like any other: a ``DataSet`` draws rows (n, c h w) in [-1, 1]. Sides are 8 to
+64 pixels, channels 1 (grey) or 3 (red, green, blue). Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -32,16 +31,24 @@ MOST_BYTES = 2**30  # of an IDX file, inflated
 MOST_PIXELS = 50_000_000  # of one picture of the user's
 MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SLOPES = {"Sans": "Oblique", "SansMono": "Oblique", "Serif": "Italic"}
+FACES = ([f"DejaVu{family}{style}" for family, slope in SLOPES.items()
+          for style in ("", "-Bold", f"-{slope}", f"-Bold{slope}")]
+         + [f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")]
+         + ["cmr10", "cmb10", "cmmi10", "cmss10", "cmtt10"])
+HEIGHTS = (17, 20, 23)  # of a face, in pixels
+CHARACTERS = string.digits + string.ascii_letters
 
 
 def image_array(array: Any, name: str = "images", test: int = 0) -> DataSet:
     """The data set of images (n, h, w), (n, c, h, w) or (n, h, w, c) with n >= 2 and c 1 or 3.
 
     Integers count from 0 to 255; floats run from 0 to 1, or from -1 to 1 if one is below -1 / 510,
-    and are rounded to 256 levels. Rounding errors change nothing: a number up to 1 / 510, half a
-    level, beyond its range counts as its end. Data units are 0 ... 255, networks' units -1 ... 1.
-    The last ``test`` images are the test part if it is given, else a tenth (``split_of``). Raises
-    DataError for anything else.
+    and are rounded to 256 levels; up to 1 / 510, half a level, beyond its range one counts as its
+    end. The last ``test`` images are the test part, else a tenth (``split_of``). Data units are
+    0 ... 255, networks' units -1 ... 1. Raises DataError for anything else.
     """
     values = np.asarray(backend.to_numpy(array) if backend.is_array(array) else array)
     pixels = _levels(_channels_first(values, name), name)
@@ -95,9 +102,9 @@ def load_images(source: str | os.PathLike[str], data_dir: str | os.PathLike[str]
     """The images of a name (``IMAGES``), a folder of pictures, a .npy, .npz or IDX file.
 
     ``data_dir`` is the folder with the files of mnist and fashion-mnist. ``size`` (28) and
-    ``channels`` (1) are what a folder's pictures are converted to (``folder``); other images are
-    not converted, and DataError is raised if they differ from what is asked for. ``report`` gets
-    one line about the files of a folder that were left out. Raises DataError for anything unusable.
+    ``channels`` (1) are what a folder's pictures are converted to; other images have to have them
+    if they are given. ``report`` gets one line about the files of a folder that were left out.
+    Raises DataError for anything unusable.
     """
     name, path = os.fspath(source), Path(source)
     if name in IMAGES:
@@ -123,9 +130,6 @@ def as_asked(data: DataSet, size: int | None, channels: int | None) -> DataSet:
                         f"size {size or h} and {channels or c} channel(s); "
                         "only pictures of a folder are converted")
     return data
-
-
-# --------------------------------------------------------------------------------------------- IDX
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -184,17 +188,6 @@ def _find(file: str, folders: list[Path]) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-# ---------------------------------------------------------------------------------- bundled images
-
-SLOPES = {"Sans": "Oblique", "SansMono": "Oblique", "Serif": "Italic"}
-FACES = ([f"DejaVu{family}{style}" for family, slope in SLOPES.items()
-          for style in ("", "-Bold", f"-{slope}", f"-Bold{slope}")]
-         + [f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")]
-         + ["cmr10", "cmb10", "cmmi10", "cmss10", "cmtt10"])
-HEIGHTS = (17, 20, 23)  # of a face, in pixels
-CHARACTERS = string.digits + string.ascii_letters
-
-
 def cache_directory() -> Path:
     """``$TINYGAN_CACHE``, or ``~/.cache/tinygan``."""
     return Path(os.environ.get("TINYGAN_CACHE") or "~/.cache/tinygan").expanduser()
@@ -203,16 +196,15 @@ def cache_directory() -> Path:
 def glyphs() -> DataSet:
     """3,906 white letters and digits on black, 28 x 28: 62 characters in 21 faces and 3 sizes.
 
-    Drawn from the fonts that matplotlib ships; this takes about half a second the first time, then
-    they are in the cache. Face f, size s and character k have the index (3 f + s) 62 + k.
+    Drawn from matplotlib's fonts the first time, then cached. Face f, size s and character k have
+    the index (3 f + s) 62 + k.
     """
     path = cache_directory() / "glyphs-1.npy"  # another number for another drawing
-    shape = (len(FACES) * len(HEIGHTS) * len(CHARACTERS), 28, 28)
     try:
         pixels = read(path)
     except DataError:  # not there, or damaged: it is only a copy
         pixels = np.empty(0)
-    if pixels.shape != shape or pixels.dtype != np.uint8:
+    if pixels.shape != (3906, 28, 28) or pixels.dtype != np.uint8:
         pixels = _drawn()
         _keep(path, pixels)
     return image_array(pixels, "glyphs")
@@ -222,7 +214,6 @@ def _drawn() -> np.ndarray:
     """All glyphs, the box of each one's ink centred."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
-
     folder, drawn = Path(matplotlib.get_data_path()) / "fonts" / "ttf", []
     for face in FACES:
         for height in HEIGHTS:
@@ -244,7 +235,6 @@ def _drawn() -> np.ndarray:
 def _keep(path: Path, pixels: np.ndarray) -> None:
     """Write the whole file or nothing; that a cache cannot be written is no error."""
     import tempfile  # slow to load
-
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -259,7 +249,8 @@ def digits() -> DataSet:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("digits: pip install scikit-learn first, or use glyphs") from error
+        raise DataError("digits: scikit-learn is not installed: pip install scikit-learn, "
+                        "or use glyphs") from error
     return image_array(np.rint(load_digits().images * (255 / 16)).astype(np.uint8), "digits")
 
 
@@ -268,20 +259,13 @@ IMAGES: dict[str, Callable[..., DataSet]] = {
     "mnist": partial(_mnist, "mnist"), "fashion-mnist": partial(_mnist, "fashion-mnist")}
 
 
-# --------------------------------------------------------------------------- a folder of pictures
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
-
 def folder(path: str | os.PathLike[str], size: int = 28, channels: int = 1,
            report: Callable[[str], Any] = warnings.warn) -> DataSet:
     """The pictures (``ENDINGS``) in a folder and below it, in grey (1 channel) or colour (3).
 
     The middle square of each is resized to ``size`` pixels, what is transparent becomes white, and
-    of an animation the first picture counts. Hidden files and folders, other files, and pictures
-    that cannot be read are left out; ``report`` gets one line that counts them. Raises DataError
-    if fewer than two can be read.
+    of an animation the first picture counts. ``report`` gets one line that counts what is left out:
+    hidden, other and damaged files. Raises DataError if fewer than two can be read.
     """
     if not SMALLEST <= size <= LARGEST or channels not in (1, 3):
         raise DataError(f"{path}: size {size} with {channels} channel(s) is not possible; sizes "
@@ -333,7 +317,6 @@ def _pictures_in(path: str | os.PathLike[str]) -> tuple[list[str], Counter[str]]
 def _picture(file: str, size: int, channels: int) -> np.ndarray:
     """(c, size, size) uint8."""
     from PIL import Image, ImageOps, UnidentifiedImageError
-
     mode = "L" if channels == 1 else "RGB"
     try:
         picture: Any = Image.open(file, formats=FORMATS)
@@ -341,8 +324,7 @@ def _picture(file: str, size: int, channels: int) -> np.ndarray:
         raise ValueError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture") from error
     with picture:
         if picture.width * picture.height > MOST_PIXELS:
-            raise ValueError(f"{picture.width} x {picture.height} pixels, "
-                             f"at most {MOST_PIXELS} are read")
+            raise ValueError(f"{picture.width} x {picture.height} pixels, at most {MOST_PIXELS}")
         picture.draft(mode, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction
         whole = ImageOps.exif_transpose(picture)
         if whole.mode == "F":
