@@ -90,8 +90,9 @@ def on(device: str) -> AbstractContextManager[Any]:
     arrays on cuda:1 stands under ``with backend.on("cuda:1")``. Runs and samples see to it
     themselves.
     """
-    on_gpu = device.startswith("cuda:") and device not in STAND_INS
-    return _cupy().cuda.Device(int(device[5:])) if on_gpu else nullcontext()
+    if not device.startswith("cuda:") or device in STAND_INS:
+        return nullcontext()
+    return _cupy().cuda.Device(int(device[5:]))
 
 
 def device_of(array: Array) -> str:

@@ -35,8 +35,7 @@ class Diverged(ArithmeticError):
 
 
 def checked_iteration(game: Game) -> Columns:
-    """An iteration, and the sum of the squares of its state, which is finite only if all of it is.
-    """
+    """An iteration, and the sum of squares of its state, which is finite only if all of it is."""
     columns = game.iteration()
     weights = [np.concatenate([tensor.data.reshape(-1) for _, tensor, _ in network.named_tensors()])
                for network in game.networks.values()]
@@ -116,8 +115,7 @@ class Run:
             yield row
 
     def go_back(self, kept: tuple[Mapping[str, Any], Mapping[str, Any]], step: int) -> None:
-        """Return to a kept state and play on from there, unlogged, to a step: the same bits again.
-        """
+        """Return to a kept state and play on, unlogged, to a step: the same bits again."""
         log = self.history, self.snapshots, self.seconds
         self.load_state_dict(*kept)
         while self.step < step:
@@ -173,7 +171,8 @@ class Run:
         for name, optimizer in self.game.optimizers.items():
             part = f"{name}_optimizer"
             old = _below(part, arrays)
-            upgraded = {key: a for key, a in upgraded.items() if not key.startswith(f"{part}/")}
+            for slot in old:
+                del upgraded[f"{part}/{slot}"]
             upgraded |= {f"{part}/{slot}": a for slot, a in optimizer.upgraded(old).items()}
         return upgraded
 
