@@ -7,6 +7,7 @@ import pytest
 
 from tinygan import GAN, data, grad, metrics
 from tinygan.layers import SpectralNorm
+from tinygan.tensor import value_of
 from tinygan.training import METHODS, Config, Run, evaluation, likelihood, new_game, samples
 
 SMALL = dict(steps=10, batch=16, width=8, depth=1, seed=3)
@@ -78,6 +79,50 @@ def test_instance_noise_falls_to_0_and_is_on_all_that_the_critic_sees():
         run.game.optimizers["generator"].steps = step + 1
     assert float(run.game.noise()[0]) == 0
     assert run_of("gan").game.with_noise(x) is x
+
+
+def test_real_points_and_fakes_reach_the_critic_with_noise_in_both_players_steps():
+    """The noise is wide here, so what lies at the points themselves shows up as far from them."""
+    game, seen = run_of("noise", batch=2000).game, []
+    critic = game.critic.forward
+    game.critic.forward = lambda x: seen.append(np.array(value_of(x))) or critic(x)
+    game.noise = lambda: np.array([100], np.float32)
+    game.iteration()
+    both, fake = seen  # of the critic's step, of the generator's
+    for part in (both[:2000], both[2000:], fake):
+        assert part.std() == pytest.approx(100, rel=0.1)
+
+
+def test_the_path_length_enters_the_generators_loss_with_its_weight():
+    game = run_of("path-length").game
+    z, state, mean = game.latents(), game.rng.bit_generator.state, game.path_length.mean.data.copy()
+    _, columns = game.generator_gradients(z)
+    game.rng.bit_generator.state = state
+    game.path_length.mean.assign(mean)
+    penalty = float(game.path_length.penalty(game.generator, z, game.rng).data)
+    alone = np.logaddexp(0, -game.critic(game.generator(z)).data).mean()
+    assert penalty > 0
+    assert float(columns["generator_loss"]) == pytest.approx(alone + 0.01 * penalty, rel=1e-5)
+
+
+def test_r1_is_taken_at_data_and_r2_at_fakes():
+    """A critic that is x^2 in the first coordinate has the slope 2 x there."""
+    real, fake = np.full((4, 2), 1.0), np.full((4, 2), 3.0)
+    critic = lambda x: x[:, :1] * x[:, :1]  # noqa: E731
+    r1, both = (METHODS[name].penalize for name in ("r1", "r3gan"))
+    assert float(r1(critic, real, fake, rng=None)) == pytest.approx(4 / 2)
+    assert float(both(critic, real, fake, rng=None)) == pytest.approx(4 / 2 + 36 / 2)
+
+
+def test_the_settings_of_the_papers_are_those_of_the_table():
+    """Adam's memories and what has no option, as docs/methods.md gives them."""
+    betas = {"sngan": (0.0, 0.9), "wgan": None, "wgan-gp": (0.5, 0.9), "r3gan": (0.5, 0.99),
+             "vae": (0.9, 0.999), "mixture": (0.9, 0.999)}
+    assert {name: m.betas for name, m in METHODS.items()} == {
+        name: betas.get(name, (0.5, 0.999)) for name in METHODS}
+    assert METHODS["noise"].noise == 0.2 and METHODS["path-length"].path_length == 0.01
+    assert Config("mixture").resolved().width == 50
+    assert run_of("vae").game.generator.log_sigma.data == [-2]
 
 
 def test_the_target_of_the_path_length_follows_the_lengths():

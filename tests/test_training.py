@@ -169,6 +169,55 @@ def test_a_long_run_logs_and_evaluates_now_and_then():
     assert len(evaluated) == 50 and evaluated[-1] == 1100
 
 
+@pytest.mark.parametrize("steps", [99, 101, 149])
+def test_the_last_step_of_any_run_is_scored(steps):
+    rows = list(run_of("gan", steps=steps, batch=1, width=1, depth=0).train())
+    assert rows[-1]["step"] == steps and np.isfinite(rows[-1]["sliced_wasserstein"])
+
+
+def test_scores_are_against_the_validation_part_and_their_yardstick_is_training_data():
+    points = data.points(np.arange(200.0).reshape(100, 2))
+    asked = []
+    watched = dataclasses.replace(points)
+    object.__setattr__(watched, "part", lambda name, n, rng: asked.append(name) or points.at(
+        points.split[name][:n]))
+    samples.score(watched, points.at(np.arange(20)), np.random.default_rng(0))
+    assert asked == ["validation"]
+    samples.yardstick(watched, n=20, draws=1)
+    assert asked == ["validation", "train", "validation"]
+
+
+def test_the_frozen_critic_is_a_copy_in_evaluation_mode():
+    game = run_of("sngan").game
+    frozen = samples.frozen_critic(game)
+    assert not any(module.training for module in frozen.modules())
+    assert all(module.training for module in game.critic.modules())
+    assert not set(frozen.parameters()) & set(game.critic.parameters())
+
+
+def test_a_walk_goes_from_stop_to_stop_and_comes_back(monkeypatch):
+    """In small steps all the way, also past the stops and from the end to the start."""
+    monkeypatch.setattr(samples, "generate", lambda game, z: z)
+    game = run_of(latent=20).game
+    path = samples.walk(game, stops=4, between=30, n=2, seed=1)
+    stops = np.random.default_rng(1).standard_normal((4, 2, 20))
+    np.testing.assert_allclose(path[::30], stops, rtol=1e-6, atol=1e-6)
+    steps = np.linalg.norm(np.diff(path, axis=0, append=path[:1]), axis=-1)
+    assert steps.max() < 3 * steps.min() < 1
+
+
+def test_a_critic_with_batch_norm_sees_real_and_fake_batches_apart():
+    """As Radford et al. 2016 train it; without such a layer one pass gives the same scores."""
+    pictures = data.image_array(np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8))
+    for method, passes in (("gan", 2), ("r1", 1)):
+        game = run_of(method, pictures, net="conv", width=2, depth=None).game
+        real, seen = game.real(), []
+        critic = game.critic.forward
+        game.critic.forward = lambda x: seen.append(len(x)) or critic(x)
+        game.scores(real, game.fakes(1)[0])
+        assert seen == [2 * len(real) // passes] * passes
+
+
 @pytest.mark.parametrize("steps, taken", [(3, [1, 2, 3]), (40, [1, *range(5, 41, 5)])])
 def test_a_run_on_images_keeps_a_snapshot_of_each_eighth_and_its_end(steps, taken, monkeypatch):
     monkeypatch.setattr(samples, "evaluate", lambda game, step: {})
