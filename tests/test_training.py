@@ -9,7 +9,8 @@ import pytest
 import tinygan as tg
 from tinygan import GAN, backend, data
 from tinygan.program import Program
-from tinygan.training import METHODS, Config, Game, Run, checkpoint, new_game, samples
+from tinygan.training import (METHODS, Config, Game, Run, checkpoint, estimator, networks,
+                              new_game, samples)
 from tinygan.training import run as runs
 from tinygan.training.checkpoint import CheckpointError
 from tinygan.training.run import COLUMNS, Diverged
@@ -547,6 +548,54 @@ def test_an_intact_file_with_other_contents_is_a_checkpoint_error(header, tmp_pa
     checkpoint.save(tmp_path / "x.npz", header, arrays)
     with pytest.raises(CheckpointError):
         GAN.load(tmp_path / "x.npz")
+
+
+def test_networks_of_too_many_weights_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr(estimator, "MOST_WEIGHTS", 63)
+    with pytest.raises(MemoryError, match="networks of more than 63 weights"):
+        GAN(**SMALL).prepare("ring")
+
+
+@pytest.mark.parametrize("options", [
+    {"depth": 0}, {"depth": 1}, {"depth": 3}, {"method": "mixture", "depth": None, "width": 7},
+    {"net": "conv", "depth": None}, {"method": "path-length", "net": "conv", "depth": None}])
+def test_weights_are_counted_before_they_are_made(options):
+    pictures = data.image_array(np.random.default_rng(0).integers(0, 256, (20, 9, 17), np.uint8))
+    game = run_of(**{"method": "r1", "source": pictures} | options).game
+    made = [p.size for network in game.networks.values() for name, p, _ in network.named_tensors()
+            if name.endswith("weight") or name == "means"]
+    assert networks.weights(game.config, game.data) == sum(made)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda header, arrays: header["config"].update(width=500), "more weights than the file has"),
+    (lambda header, arrays: arrays["data/scale"].__setitem__(0, -1), "the mean and the scale"),
+    (lambda header, arrays: arrays["moments/steps"].__setitem__(0, -1), "moments/steps are not")])
+def test_a_checkpoint_of_impossible_content_is_refused_by_name(change, message, tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    GAN("gan", **SMALL).fit(pictures).save(tmp_path / "a.npz")
+    header, arrays = checkpoint.load(tmp_path / "a.npz")
+    header.pop("sha256")
+    change(header, arrays)
+    checkpoint.save(tmp_path / "b.npz", header, arrays)
+    with pytest.raises(CheckpointError, match=message):
+        GAN.load(tmp_path / "b.npz")
+
+
+def test_data_moved_to_elsewhere_are_not_the_runs_data(tmp_path):
+    """By whole numbers, so that the scale is the same to the bit."""
+    points = np.random.default_rng(0).integers(0, 8, (16, 2)).astype(float)
+    GAN(**SMALL).fit(points).save(tmp_path / "gan.npz")
+    assert np.array_equal(data.points(points + 64).scale, data.points(points).scale)
+    with pytest.raises(data.DataError, match="another mean or scale"):
+        GAN.load(tmp_path / "gan.npz", X=points + 64)
+
+
+def test_a_generator_that_gives_no_finite_numbers_is_not_sampled(points):
+    gan = GAN(**SMALL).fit(points)
+    gan.generator_.parameters()[-1].assign(np.full(3, np.nan))
+    with pytest.raises(ValueError, match="the generator gives numbers that are not finite"):
+        gan.sample(5)
 
 
 def test_the_public_names_are_reached_from_the_package():
