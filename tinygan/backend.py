@@ -128,6 +128,14 @@ def to_device(array: Array, device: str) -> Array:
         return _cupy().asarray(array)
 
 
+def arrived(values: np.ndarray, device: str) -> Array:
+    """Values that were on the device of this name, perhaps in another process, on it again.
+
+    Raises DeviceError if it is not usable here.
+    """
+    return to_device(values, device if device in STAND_INS else resolve_device(device))
+
+
 def beside(value: Any, like: Array) -> Any:
     """A value, moved to the device of ``like`` if that is a GPU. (NumPy itself takes lists.)"""
     device = device_of(like)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -29,7 +30,11 @@ def linear(lr: float, steps: int, final: float = 0.0) -> Schedule:
     """
     if not steps >= 1:
         raise ValueError(f"linear: expected steps >= 1, got {steps}")
-    return lambda step: lr + (final - lr) * min(step / steps, 1.0)
+    return partial(_on_line, lr, steps, final)
+
+
+def _on_line(lr: float, steps: int, final: float, step: int) -> float:
+    return lr + (final - lr) * min(step / steps, 1.0)
 
 
 class Optimizer:
@@ -64,6 +69,10 @@ class Optimizer:
             raise ValueError(f"{name}: the learning rate must be >= 0, got {lr}")
         self.lr = lr
         self.steps = 0  # taken so far
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Take memory for the flat vectors."""
         first, ends = self.parameters[0].data, list(accumulate(p.size for p in self.parameters))
         self.gradient = backend.aligned_zeros((ends[-1],), first.dtype, first)
         self.state = {slot: backend.aligned_zeros((ends[-1],), first.dtype, first)
@@ -127,6 +136,16 @@ class Optimizer:
         self.steps = int(state["steps"])
         for slot, vector in self.state.items():
             vector[...] = backend.to_device(state[slot], backend.device_of(vector))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copying and pickling: the state as values; its memory is laid out anew."""
+        return {name: value for name, value in vars(self).items()
+                if name not in ("gradient", "places", "blocks")} | {"state": self.state_dict()}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        vars(self).update(attributes)
+        self.lay_out()
+        self.load_state_dict(attributes["state"])
 
 
 class SGD(Optimizer):

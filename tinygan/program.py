@@ -37,7 +37,10 @@ class TraceError(RuntimeError):
     """A step that cannot be replayed: where, why, and what to do about it."""
 
     def __init__(self, why: str, where: str = "") -> None:
-        super().__init__(f"{where or place()}: {why}")
+        super().__init__(why, where or place())  # both, so that it can be pickled
+
+    def __str__(self) -> str:
+        return f"{self.args[1]}: {self.args[0]}"
 
 
 def place() -> str:
@@ -147,7 +150,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     __float__, __int__, __complex__ = refuse("float()"), refuse("int()"), refuse("complex()")
     __bool__, __contains__, __iter__ = refuse("`if`"), refuse("`in`"), refuse("iteration")
     __index__, __format__ = refuse("index()"), refuse("format()")
-    __copy__, __deepcopy__ = refuse("copy()"), refuse("deepcopy()")
+    __reduce_ex__ = refuse("copying or pickling")  # type: ignore[assignment]
     __array__ = refuse("np.asarray, or a call past NumPy's protocols,")
 
     def __init__(self, value, node: Node, tracer: Tracer) -> None:
@@ -582,6 +585,11 @@ class Program:
     def __init__(self, step: Callable, state: Sequence, check: bool = False) -> None:
         self.step, self.state, self.check = step, list(state), check
         self.entries: list[Entry] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copying and pickling: without the lists, which are of memory; the copy records anew.
+        """
+        return vars(self) | {"entries": []}
 
     def __call__(self, *arguments):
         if backend.tracer.get() is not None:  # part of another program's step

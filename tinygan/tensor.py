@@ -95,6 +95,20 @@ class Tensor(Operators):
     def __repr__(self) -> str:
         return f"Tensor({backend.to_numpy(self._data)!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copying and pickling: a leaf is made anew, with memory and a serial of its own.
+
+        Raises TypeError for the result of an operation: a graph stays where it was recorded.
+        """
+        if not self.is_leaf:
+            raise TypeError(f"this Tensor is the result of {self._primitive.name}, part of a "
+                            "graph, which cannot be copied or pickled; detach it: Tensor(t.data)")
+        return _leaf, (type(self), backend.to_numpy(self._data), backend.device_of(self._data))
+
+
+def _leaf(kind: type[Tensor], values: Any, device: str) -> Tensor:
+    return kind(backend.arrived(values, device))
+
 
 Operand = Array | Tensor  # what an operation takes and gives: an array (or a number) or a Tensor
 
@@ -155,7 +169,7 @@ class Primitive:
         self.variadic = inspect.Parameter.VAR_POSITIONAL in kinds
         self.slots = None if self.variadic else kinds.count(inspect.Parameter.POSITIONAL_ONLY)
         self.rules: Sequence[Any] = ()
-        self.__doc__ = function.__doc__
+        self.__doc__, self.__module__ = function.__doc__, function.__module__
         self.__wrapped__ = function  # inspect.signature and doctest look here
 
     def vjp(self, *rules: Callable[..., Any] | None) -> None:
@@ -237,3 +251,7 @@ class Primitive:
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
+
+    def __reduce__(self) -> str:
+        """Copied and pickled like a function: by its place in a module."""
+        return self.function.__qualname__

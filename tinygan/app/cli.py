@@ -21,8 +21,11 @@ class CommandError(Exception):
     """A message of one line and the exit code that goes with it."""
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(code, message)  # both, so that it can be pickled
         self.code = code
+
+    def __str__(self) -> str:
+        return self.args[1]
 
 
 class Parser(argparse.ArgumentParser):

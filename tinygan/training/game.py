@@ -8,6 +8,7 @@ and checkpoints, is in ``run.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Game:
         """
         schedule = linear(self.config.lr, self.config.steps)
         repeats = (self.config.n_critic or 1) if name == "critic" else 1
-        return lambda step: schedule(step // repeats)
+        return partial(_repeated, schedule, repeats)
 
     # ------------------------------------------------------------------------- one iteration
 
@@ -207,3 +208,8 @@ class Game:
     def state(self) -> list[Any]:
         """All that an iteration changes: the state of its ``Program``."""
         return [*self.parts().values(), self.average, self.clip, self.rng]
+
+
+def _repeated(schedule: Callable[[int], float], repeats: int, step: int) -> float:
+    """A schedule whose every value stands for so many steps."""
+    return schedule(step // repeats)

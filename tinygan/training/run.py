@@ -30,8 +30,11 @@ class Diverged(ArithmeticError):
     """A loss or a number of the state is no longer finite after iteration ``step``."""
 
     def __init__(self, step: int, quantity: str) -> None:
-        super().__init__(f"training diverged at step {step}: the {quantity} is not finite")
+        super().__init__(step, quantity)  # both, so that it can be pickled
         self.step = step
+
+    def __str__(self) -> str:
+        return "training diverged at step {}: the {} is not finite".format(*self.args)
 
 
 def checked_iteration(game: Game) -> Columns:
