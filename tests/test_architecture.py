@@ -28,14 +28,16 @@ ROOMS = {  # the files of each folder, likewise
     "data": ["dataset", "toy", "files", "images", "sources"],
     "training": ["checkpoint", "networks", "game", "likelihood", "methods", "samples", "run",
                  "evaluation", "diagnosis", "estimator"],
-    "testing": ["report", "ridders", "problem", "slopes", "explain", "check", "orders", "samplers",
-                "strategies", "compositions", "mutants", "certificate"],
+    "testing": ["report", "ridders", "problem", "slopes", "explain", "check", "orders", "adapters",
+                "reproduction", "assertion", "samplers", "strategies", "compositions", "mutants",
+                "certificate"],
     "app": ["process", "plots", "demo", "cli", "progress", "folder", "report", "commands"]}
 LATE = {("app.cli", "app.commands")}  # loads what a command does when the command is given
 DOORS = {("__main__", "app.cli"), ("app.commands", "testing.certificate")}  # open when needed
 OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"app.process"},
            "matplotlib": {"app.plots", "data.images"}, "PIL": {"app.plots", "data.images"},
-           "sklearn": {"data.images"}, "hypothesis": {"testing.strategies"}}
+           "sklearn": {"data.images"}, "hypothesis": {"testing.strategies"},
+           "torch": {"testing.adapters"}, "jax": {"testing.adapters"}}
 # (numpy and the standard library may be anywhere)
 
 

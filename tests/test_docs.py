@@ -1,12 +1,14 @@
 """README and docs are true: their Python runs, sessions print what they show, quotations match.
 
-A fenced block marked ``python`` is run (with ``gpu`` only where there is one, with ``network``
-never), one of ``>>>`` lines is run and its output compared, and ``py FILE`` quotes a file of the
-repository. The blocks of a page run in order, in one namespace and in a folder of their own.
+A fenced block marked ``python`` is run (with ``gpu`` only where there is one, with ``torch`` or
+``jax`` where that is installed, with ``network`` never), one of ``>>>`` lines is run and its output
+compared, and ``py FILE`` quotes a file of the repository. The blocks of a page run in order, in one
+namespace and in a folder of their own.
 """
 
 import doctest
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +45,7 @@ class Block(NamedTuple):
 
     @property
     def special(self):
-        return set(self.info) & {"gpu", "network"}
+        return set(self.info) & set(MARKS)
 
 
 def blocks_of(page):
@@ -65,9 +67,11 @@ def run_block(block, namespace):
         exec(compile("\n" * (block.line - 1) + block.body, str(block.page), "exec"), namespace)
 
 
+MARKS = {"gpu": pytest.mark.gpu, "network": pytest.mark.skip(reason="needs a network")}
+for library in ("torch", "jax"):
+    MARKS[library] = pytest.mark.skipif(not find_spec(library), reason=f"needs {library}")
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 PLAIN = [page for page in PAGES if any(b.runs and not b.special for b in blocks_of(page))]
-MARKS = {"gpu": pytest.mark.gpu, "network": pytest.mark.skip(reason="needs a network")}
 MARKED = [pytest.param(block, id=block.place, marks=[MARKS[word] for word in block.special])
           for block in BLOCKS if block.runs and block.special]
 QUOTATIONS = [pytest.param(block, id=block.place) for block in BLOCKS if block.info[:1] == ["py"]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .problem import Problem
 from .report import GradcheckError, Inconclusive
-from .slopes import SAFETY, slope, unit
+from .slopes import SAFETY, Slope, slope, unit
 
 FINE = 512  # up to so many elements, 64 are measured one by one; of more, 8
 
@@ -36,33 +37,36 @@ def worst_element(problem: Problem, rng: np.random.Generator, rtol: float, v: np
     s, moving = slope(problem, u), u != 0
     v = np.where(s.decided, v, 0)
 
-    def by_output(part: np.ndarray) -> float:
-        return float((problem.vjp(v * part) * u)[moving].sum() - (v * part) @ s.value)
+    def by_output(u: np.ndarray, s: Slope, part: np.ndarray) -> float:
+        part = part * v * s.decided
+        return float((problem.vjp(part) * u)[moving].sum() - part @ s.value)
 
     def by_input(part: np.ndarray) -> float:
         return float((g * u * part)[moving].sum() - v @ slope(problem, u * part).value)
 
     inputs = narrowed(rng, np.flatnonzero(u), by_input, u.size)
-    outputs = narrowed(rng, np.flatnonzero(v), by_output, v.size)
+    near = u * np.isin(np.arange(u.size), inputs)
+    outputs = narrowed(rng, np.flatnonzero(v), partial(by_output, near, slope(problem, near)),
+                       v.size)
     rows = {i: problem.vjp(problem.rounded(unit(v.size, i))) for i in outputs}
     far = np.maximum(np.abs(u), 2.0 ** np.floor(np.log2(np.abs(problem.x))))
     unknown = SAFETY * float(np.abs(v) @ s.error)
     cells = []
     for k in inputs:
-        s = slope(problem, far[k] * unit(u.size, k))
-        measured, error = s.value / far[k], s.error / far[k]
+        along = slope(problem, far[k] * unit(u.size, k))
+        measured, error = along.value / far[k], along.error / far[k]
         unknown += abs(u[k]) * float(np.abs(v) @ (SAFETY * error + problem.noise))
-        if not s.decided[outputs].all():
+        if not along.decided[outputs].all():
             unknown = np.inf
         cells += [Cell(float(rows[i][k]), float(measured[i]), float(error[i]), i, k)
-                  for i in outputs if s.decided[i]]
+                  for i in outputs if along.decided[i]]
 
     def wrongness(cell: Cell) -> tuple[bool, float]:
         difference = abs(cell.rule - cell.measured)
         tolerance = SAFETY * cell.error + rtol * abs(cell.measured) + problem.noise
         return difference > tolerance, difference
 
-    difference = abs(by_output(np.ones(v.size)))
+    difference = abs(by_output(u, s, np.ones(v.size)))
     if difference <= unknown and not any(wrongness(cell)[0] for cell in cells):
         return Inconclusive("the rounding inside f is larger than the slopes in question")
     if not cells:

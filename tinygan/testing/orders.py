@@ -6,8 +6,8 @@ its derivative is checked as that of any other function. So order 3 is as exact 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,17 @@ from .. import backend
 from ..backprop import grad
 from ..tensor import Tensor
 from .check import Check, arrays_of, length
-from .problem import Problem, flat, placed
+from .problem import Problem, flat, placed, shaped
 from .report import GradcheckError, GradReport, Inconclusive
 from .slopes import signed
+
+
+class Library(NamedTuple):
+    """What a check needs of a library that differentiates: tinygan, or another (``adapters``)."""
+
+    own: Callable[[Any], Any]  # turns an array into what the library differentiates by: a Tensor
+    array: Callable[[Any], Any]  # and back
+    gradients: Callable[..., Sequence[Any]]  # (f, inputs, cotangents, create_graph): one per input
 
 
 def gradcheck(f: Callable[..., Any], inputs: Any, *, order: int = 1, lowest: int = 1,
@@ -33,15 +41,21 @@ def gradcheck(f: Callable[..., Any], inputs: Any, *, order: int = 1, lowest: int
     Raises GradcheckError (its ``order`` says which) for a wrong derivative and Inconclusive where
     nothing could be decided.
     """
+    return check_orders(TENSORS, f, inputs, order, lowest, seed, probes, rtol, explain)
+
+
+def check_orders(library: Library, f: Callable[..., Any], inputs: Any, order: int, lowest: int,
+                 seed: int, probes: int, rtol: float, explain: bool) -> GradReport:
+    """``gradcheck`` for a function of any library."""
     if not 1 <= lowest <= order:
-        raise ValueError(f"gradcheck: expected 1 <= lowest <= order, got {lowest} and {order}")
+        raise ValueError(f"expected orders 1 <= lowest <= order, got {lowest} and {order}")
     given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-    arrays = arrays_of(given)
+    arrays = arrays_of(list(map(library.array, given)))
     report = GradReport()
     for level in range(lowest, order + 1):
         rng = np.random.default_rng([seed, level])
         try:
-            report.join(check_order(f, arrays, level, rng, probes, rtol, explain))
+            report.join(check_order(library, f, arrays, level, rng, probes, rtol, explain))
         except Inconclusive as problem:
             problem.order = level
             raise
@@ -55,38 +69,40 @@ def gradcheck(f: Callable[..., Any], inputs: Any, *, order: int = 1, lowest: int
     if len(distinct) < len(given):
         places = [distinct.index(id(x)) for x in given]
         firsts = [arrays[places.index(k)] for k in range(len(distinct))]
-        report.join(gradcheck(lambda *x: f(*(x[k] for k in places)), firsts, order=order,
-                              lowest=lowest, seed=seed, probes=probes, rtol=rtol, explain=explain))
+        report.join(check_orders(library, lambda *x: f(*(x[k] for k in places)), firsts, order,
+                                 lowest, seed, probes, rtol, explain))
     return report
 
 
-def check_order(f: Callable[..., Any], arrays: list[Any], order: int, rng: np.random.Generator,
-                probes: int, rtol: float, explain: bool) -> GradReport:
+def check_order(library: Library, f: Callable[..., Any], arrays: list[Any], order: int,
+                rng: np.random.Generator, probes: int, rtol: float, explain: bool) -> GradReport:
     """The order-th derivative of f as the first derivative of the one below."""
     floating = [k for k, a in enumerate(arrays) if a.dtype.kind == "f"]
 
-    def outputs(*tensors: Tensor) -> list[Any]:
-        arguments = list(arrays)
+    def outputs(*tensors: Any) -> list[Any]:
+        arguments = list(map(library.own, arrays))
         for k, t in zip(floating, tensors):
             arguments[k] = t
-        return [f(*arguments)]
+        y = f(*arguments)
+        return list(y) if isinstance(y, (tuple, list)) else [y]
 
     inputs = [arrays[k] for k in floating]
-    below, steepness = outputs, 0.0
+    below: Callable[..., Sequence[Any]] = outputs
+    steepness = 0.0
     for level in range(1, order):
         with np.errstate(all="ignore"):
-            values = [array(y) for y in below(*map(Tensor, inputs))]
+            values = [library.array(y) for y in below(*map(library.own, inputs))]
         if level == 1:
             steepness = largest(values) / (largest(inputs) or 1.0)
         cotangents = [cotangent_for(y, rng) for y in values]
-        below, inputs = derivative(below, len(inputs)), inputs + cotangents
+        below, inputs = derivative(library, below, len(inputs)), inputs + cotangents
 
     def value(*x: Any) -> list[Any]:
-        return [array(y) for y in below(*map(Tensor, x))]
+        return [library.array(y) for y in below(*map(library.own, x))]
 
-    def rule(cotangents: list[Any], *x: Any) -> list[Any]:
-        tensors = [Tensor(a) for a in x]
-        return gradients_of(below(*tensors), tensors, cotangents, create_graph=False)
+    def rule(cotangents: list[Any], *x: Any, create_graph: bool = False) -> list[Any]:
+        gradients = library.gradients(below, list(map(library.own, x)), cotangents, create_graph)
+        return [library.array(g) for g in gradients]
 
     # A derivative that is nearly 0 because terms cancel, as 1 - tanh^2 at 19, is known to the
     # rounding of these terms.
@@ -94,19 +110,19 @@ def check_order(f: Callable[..., Any], arrays: list[Any], order: int, rng: np.ra
     problem = Problem(value, rule, inputs, noise=(128 + 2.0**16 * min(1.0, steepness)) * eps)
     report = Check(problem, rng, probes, rtol, explain).run()
     with np.errstate(all="ignore"):
-        recorded(below, problem, rng, report, rtol)
+        recorded(rule, problem, rng, report, rtol)
         if order == 2:
-            symmetric(outputs, len(floating), problem, rng, report, rtol)
+            symmetric(library, outputs, len(floating), problem, rng, report, rtol)
     return report
 
 
-def recorded(below: Callable[..., list[Any]], problem: Problem, rng: np.random.Generator,
+def recorded(rule: Callable[..., list[Any]], problem: Problem, rng: np.random.Generator,
              report: GradReport, rtol: float) -> None:
     """A rule gives the same whether it is recorded (create_graph=True) or not."""
-    tensors = [Tensor(a) for a in problem.inputs]
-    outputs = below(*tensors)
-    v = [cotangent_for(array(y), rng) for y in outputs]
-    plain, taped = (flat_host(gradients_of(outputs, tensors, v, create_graph), problem)
+    pieces = zip(shaped(problem.y, problem.shapes), problem.dtypes)
+    like = problem.inputs[0]
+    v = [placed(cotangent_for(y.astype(dtype), rng), like) for y, dtype in pieces]
+    plain, taped = (flat_host(rule(v, *problem.inputs, create_graph=create_graph), problem)
                     for create_graph in (False, True))
     size = largest([plain])  # an exact 0 beside it may have been rounded to this
     tolerance = max(rtol, 64 * problem.eps) * (np.abs(plain) + np.abs(taped))
@@ -121,19 +137,22 @@ def recorded(below: Callable[..., list[Any]], problem: Problem, rng: np.random.G
             hint="the rule gives different results for arrays and for Tensors")
 
 
-def symmetric(f: Callable[..., list[Any]], n: int, problem: Problem, rng: np.random.Generator,
-              report: GradReport, rtol: float) -> None:
+def symmetric(library: Library, f: Callable[..., list[Any]], n: int, problem: Problem,
+              rng: np.random.Generator, report: GradReport, rtol: float) -> None:
     """<H a, b> = <a, H b> for the second derivatives H of <v, f> with respect to f's n inputs."""
-    tensors = [Tensor(x) for x in problem.inputs[:n]]
-    v = [Tensor(v) for v in problem.inputs[n:]]
-    slopes = gradients_of(f(*tensors), tensors, v, create_graph=True)
-    size = sum(x.size for x in tensors)
+    inputs, v = ([library.own(x) for x in part]
+                 for part in (problem.inputs[:n], problem.inputs[n:]))
+    size = problem.ends[n - 1]
     a, b = (signed(rng, size) for _ in "ab")
+
+    def slopes(*x: Any) -> Sequence[Any]:
+        return library.gradients(f, list(x), v, True)
 
     def hessian_times(w: np.ndarray) -> np.ndarray:
         w = np.concatenate([w, problem.x[size:]])
         pieces = problem.arrays(w, own_dtype=True)[:n]
-        return flat_host(gradients_of(slopes, tensors, pieces, create_graph=False), problem)
+        return flat_host(map(library.array, library.gradients(slopes, inputs, pieces, False)),
+                         problem)
 
     ha, hb = hessian_times(a), hessian_times(b)
     if not (np.isfinite(ha) & np.isfinite(hb)).all():  # an infinite slope: nothing to compare
@@ -147,11 +166,11 @@ def symmetric(f: Callable[..., list[Any]], n: int, problem: Problem, rng: np.ran
             error=tolerance, hint="a cross term is missing")
 
 
-def derivative(f: Callable[..., list[Any]], n: int) -> Callable[..., list[Any]]:
-    """The gradients of f in its n Tensors, as a function of these and a cotangent per output."""
-    def gradients(*tensors: Tensor) -> list[Any]:
-        inputs, cotangents = list(tensors[:n]), tensors[n:]
-        return gradients_of(f(*inputs), inputs, cotangents, create_graph=True)
+def derivative(library: Library, f: Callable[..., Sequence[Any]],
+               n: int) -> Callable[..., Sequence[Any]]:
+    """The gradients of f in its n inputs, as a function of these and a cotangent per output."""
+    def gradients(*x: Any) -> Sequence[Any]:
+        return library.gradients(f, list(x[:n]), x[n:], True)
     return gradients
 
 
@@ -189,12 +208,26 @@ def cotangent_for(y: Any, rng: np.random.Generator, decades: int = 0) -> Any:
     return placed(v.astype(y.dtype if y.dtype.kind == "f" else np.float64).reshape(y.shape), y)
 
 
-def flat_host(arrays: Sequence[Any], problem: Problem) -> np.ndarray:
-    """Arrays or Tensors on any device as one vector on the host."""
-    return flat([backend.to_numpy(array(a)) for a in arrays], problem.x.dtype)
+def flat_host(arrays: Iterable[Any], problem: Problem) -> np.ndarray:
+    """Arrays on any device as one vector on the host."""
+    return flat([backend.to_numpy(a) for a in arrays], problem.x.dtype)
 
 
 def largest(arrays: Sequence[Any]) -> float:
     """The largest finite magnitude in some arrays, or 0."""
     x = flat([backend.to_numpy(a) for a in arrays], np.dtype(np.float64))
     return float(np.max(np.abs(x), initial=0, where=np.isfinite(x)))
+
+
+def gradients_in(f: Callable[..., Sequence[Any]], inputs: list[Tensor], cotangents: Sequence[Any],
+                 create_graph: bool) -> list[Any]:
+    """``gradients_of`` what f gives."""
+    return gradients_of(list(f(*inputs)), inputs, cotangents, create_graph)
+
+
+def own(x: Any) -> Any:
+    """A Tensor; an array that is not floating is a constant and stays one."""
+    return Tensor(x) if x.dtype.kind == "f" else x
+
+
+TENSORS = Library(own, array, gradients_in)

@@ -14,7 +14,8 @@ class GradcheckError(AssertionError):
     ``analytic``: what the rule gives; ``numeric``: what was measured; ``error``: the estimated
     error of ``numeric``; ``ratio`` = analytic / numeric; ``element``: (input, index) of the
     derivative, ``output``: the index of what was differentiated; ``hint``: the likely cause;
-    ``order``: of the derivative. None where it does not apply.
+    ``order``: of the derivative. None where it does not apply. ``reproduction``: a script that
+    fails in the same way, from ``assert_gradients``.
     """
 
     def __init__(self, message: str, *, analytic: Any = None, numeric: Any = None,
@@ -25,17 +26,22 @@ class GradcheckError(AssertionError):
         self.element, self.output, self.hint = element, output, hint
         self.ratio = analytic / numeric if numeric and np.ndim(analytic) == 0 else None
         self.order = 1
+        self.reproduction = ""
 
     def __str__(self) -> str:
         order = f" (order {self.order})" if self.order > 1 else ""
-        return super().__str__() + order + (f"\n  hint: {self.hint}" if self.hint else "")
+        hint = f"\n  hint: {self.hint}" if self.hint else ""
+        return super().__str__() + order + hint + self.reproduction
 
 
 class Inconclusive(Exception):
     """The check could not decide: too much of the function is at kinks, jumps or the edge of its
     domain, or drowns in noise."""
 
-    order = 1
+    order, reproduction = 1, ""
+
+    def __str__(self) -> str:
+        return super().__str__() + self.reproduction
 
 
 @dataclass

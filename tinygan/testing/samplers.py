@@ -114,7 +114,8 @@ class Picker:
 
     # ------------------------------------------------------------------------------------ values
 
-    def array(self, shape: Shape, domain: str = "real", largest: float = 1e3) -> np.ndarray:
+    def array(self, shape: Shape, domain: str = "real", largest: float = 1e3,
+              dtype: Any = np.float64) -> np.ndarray:
         """Values in some layout, of a domain: real, positive (> 0) or nonzero."""
         rng = np.random.default_rng(self.integer(0, 2**32 - 1))
         scale = min(self.one_of(SCALES), largest)
@@ -130,7 +131,7 @@ class Picker:
             x = np.where(x == 0, 1.0, np.abs(x))
         elif domain == "nonzero":
             x = np.where(np.abs(x) < 1e-3 * scale, scale, x)
-        return self.layout(np.asarray(x))
+        return self.layout(np.asarray(x, dtype))
 
     def layout(self, x: np.ndarray) -> np.ndarray:
         """The same values (for stride 0: some of them, repeated) in another memory layout."""

@@ -61,16 +61,24 @@ def indices(shape: Shape) -> st.SearchStrategy[Any]:
     return picked(lambda pick: pick.index(shape))
 
 
+def dtypes() -> st.SearchStrategy[np.dtype]:
+    """float64 and float32."""
+    return picked(lambda pick: np.dtype(pick.one_of(["float64", "float32"])))
+
+
 def arrays(shape: Shape | st.SearchStrategy[Shape] = (3, 4), domain: str = "real",
-           largest: float = 1e3) -> st.SearchStrategy[np.ndarray]:
-    """float64 arrays of scale 1e-3, 1 or 1e3 (at most ``largest``), in any memory layout.
+           largest: float = 1e3,
+           dtype: Any = np.float64) -> st.SearchStrategy[np.ndarray]:
+    """Arrays of scale 1e-3, 1 or 1e3 (at most ``largest``), in any memory layout.
 
     Among them stride 0, whole numbers, so exact kinks and ties, and values 1e-7 from 0. Domains:
-    "real", "positive" (> 0), "nonzero" (away from 0).
+    "real", "positive" (> 0), "nonzero" (away from 0). Shape and dtype may be strategies.
     """
-    if isinstance(shape, tuple):
-        return picked(lambda pick: pick.array(shape, domain, largest))
-    return shape.flatmap(lambda s: arrays(s, domain, largest))
+    if isinstance(shape, st.SearchStrategy):
+        return shape.flatmap(lambda s: arrays(s, domain, largest, dtype))
+    if isinstance(dtype, st.SearchStrategy):
+        return dtype.flatmap(lambda d: arrays(shape, domain, largest, d))
+    return picked(lambda pick: pick.array(shape, domain, largest, dtype))
 
 
 def layouts(array: np.ndarray) -> st.SearchStrategy[np.ndarray]:
