@@ -36,7 +36,7 @@ LATE = {("app.cli", "app.commands")}  # loads what a command does when the comma
 DOORS = {("__main__", "app.cli"), ("app.commands", "testing.certificate")}  # open when needed
 OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"app.process"},
            "matplotlib": {"app.plots", "data.images"}, "PIL": {"app.plots", "data.images"},
-           "sklearn": {"data.images"}, "hypothesis": {"testing.strategies"},
+           "sklearn": {"data.images", "training.estimator"}, "hypothesis": {"testing.strategies"},
            "torch": {"testing.adapters"}, "jax": {"testing.adapters"}}
 # (numpy and the standard library may be anywhere)
 

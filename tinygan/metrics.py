@@ -265,14 +265,20 @@ class Interval(NamedTuple):
 
 
 def bootstrap(score: Callable[..., Any], arrays: Sequence[Any], rng: backend.Rng, repeats: int = 50,
-              level: float = 0.95) -> Interval:
+              level: float = 0.95, shares: Any = False) -> Interval:
     """value = score(*arrays), and an interval for the score's mean over fresh samples of this size.
 
     value +- z s, z the normal quantile of ``level``, s the standard deviation of ``repeats`` scores
     of random halves of each array's rows, drawn without replacement. The mean of such a half of n
     values deviates from the whole's by sigma / sqrt(n), as the whole's does from the truth, so no
     rescaling is needed (the delete-half jackknife, Shao & Wu 1989, as an exchangeable bootstrap:
-    Præstgaard & Wellner 1993). For a share, take ``share_interval``.
+    Præstgaard & Wellner 1993).
+
+    Where ``shares`` is True (for all values of the score, or one for each) the interval is that of
+    ``share_interval`` for as many independent trials as have this s: n* = p (1 - p) / s^2, the
+    least for p the value and p the halves' mean, from 1 to the number of rows. (An effective sample
+    size: Korn & Graubard 1998.) For a share of trials that are independent, take
+    ``share_interval`` itself.
     Raises ValueError for under 2 rows or repeats or level outside (0, 1), TypeError for a bad rng.
     """
     rng = backend.host_rng(rng)
@@ -284,12 +290,18 @@ def bootstrap(score: Callable[..., Any], arrays: Sequence[Any], rng: backend.Rng
     for _ in range(repeats):
         halves = [x[np.sort(rng.permutation(len(x))[:len(x) // 2])] for x in samples]
         scores.append(np.asarray(score(*halves)))
-    half_width = NormalDist().inv_cdf((1 + level) / 2) * np.std(scores, axis=0, ddof=1)
-    ends = (value, value - half_width, value + half_width)
-    return Interval(*(x.item() if value.ndim == 0 else x for x in ends))
+    s, mean = np.std(scores, axis=0, ddof=1), np.mean(scores, axis=0)
+    half_width = NormalDist().inv_cdf((1 + level) / 2) * s
+    ends = np.stack([value - half_width, value + half_width])
+    for i in np.flatnonzero(np.broadcast_to(shares, value.shape)):
+        v, m, d = (float(np.ravel(x)[i]) for x in (value, mean, s))
+        trials = [p * (1 - p) / d**2 for p in (v, m) if d > 0 and 0 < p < 1]
+        n = max(1, min([*map(len, samples), *trials]))
+        ends.reshape(2, -1)[:, i] = share_interval(v, n, level)  # into a view
+    return Interval(*(x.item() if value.ndim == 0 else x for x in (value, *ends)))
 
 
-def share_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def share_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's interval (low, high) for the probability behind a share of n independent trials.
 
     It holds every p with |share - p| <= z (p (1 - p) / n)^(1/2), z the normal quantile of level:
@@ -305,7 +317,8 @@ def share_interval(share: float, n: int, level: float = 0.95) -> tuple[float, fl
     square = NormalDist().inv_cdf((1 + level) / 2)**2 / n
     middle = (share + square / 2) / (1 + square)
     half_width = (square * (share * (1 - share) + square / 4))**0.5 / (1 + square)
-    return max(middle - half_width, 0.0), min(middle + half_width, 1.0)
+    low, high = min(middle - half_width, share), max(middle + half_width, share)  # rounded
+    return max(low, 0.0), min(high, 1.0)
 
 
 def _nearest(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

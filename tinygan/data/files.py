@@ -60,18 +60,25 @@ def _real_rows(array: Any, name: str) -> np.ndarray:
         values = np.asarray(backend.to_numpy(array) if backend.is_array(array) else array)
     except ValueError as error:
         raise DataError(f"{name}: rows of unequal length; expected shape (n, d)") from error
+    if values.dtype.kind == "c":
+        raise DataError(f"{name}: Complex data not supported, got dtype {values.dtype}; give the "
+                        "real and the imaginary part as columns of their own")
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: expected real numbers, got dtype {values.dtype} "
                         "(convert it first, e.g. array.astype('float32'))")
     if values.ndim not in (1, 2) or values.shape[0] < 2 or values.size == 0:
+        shape, few = values.shape, ""  # in the words that scikit-learn's checks look for
+        if len(shape) == 2:
+            few = (f": {shape[0]} sample(s)" if shape[0] < 2 else
+                   f": 0 feature(s) (shape={shape}) while a minimum of 1 is required.")
         raise DataError(f"{name}: expected shape (n, d), at least two points with at least one "
-                        f"number each, got shape {values.shape}")
+                        f"number each, got shape {shape}{few}")
     with np.errstate(invalid="ignore"):  # of a signalling NaN, which is named below
         values = values.reshape(len(values), -1).astype(np.float64)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise DataError(f"{name}: row {row}, column {column} (counted from 0) is "
-                        f"{values[row, column]}; remove or fill such rows")
+                        f"{values[row, column]}; remove or fill rows with NaN or inf")
     return values
 
 

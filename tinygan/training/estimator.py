@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
+import warnings
 from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
-from .. import __version__, backend, data
+from .. import __version__, backend, data, metrics
 from ..layers import Module
 from . import checkpoint, methods, networks, samples
 from .methods import Config
@@ -20,7 +22,7 @@ IMAGE_OPTIONS = ("data_dir", "size", "channels")  # of ``data.load``
 
 
 class NotFitted(ValueError, AttributeError):
-    """What fitting makes was asked for before ``fit``."""
+    """What fitting makes was asked for before ``fit``, or is not made by the method."""
 
 
 class GAN:
@@ -29,7 +31,9 @@ class GAN:
     The constructor only stores its arguments (those of ``methods.Config``; None means the method's
     own setting); ``fit`` returns the object. What fitting makes ends in an underscore: ``run_``,
     ``generator_`` (the averaged one, in evaluation mode), ``critic_``, ``history_`` (the log, name
-    -> column), ``data_``.
+    -> column), ``data_``, ``n_features_in_`` (the numbers in a point), and ``feature_names_in_``
+    after data with named columns. The conventions are scikit-learn's, which need not be there:
+    ``clone``, ``Pipeline``, ``GridSearchCV`` and the like take a GAN (docs/gan.md).
     """
 
     def __init__(self, method: str = "wgan-gp", *, net: str = "mlp", steps: int = Config.steps,
@@ -44,7 +48,7 @@ class GAN:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
-        return asdict(self._config()) | {"device": self.device, "eager": self.eager}
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **parameters: Any) -> GAN:
         """Change some of them. ValueError for an unknown name."""
@@ -55,6 +59,20 @@ class GAN:
             setattr(self, name, value)
         return self
 
+    def __repr__(self) -> str:
+        """What one would type for it: the arguments that are not the defaults."""
+        defaults = inspect.signature(type(self)).parameters
+        given = [f"{name}={value!r}" for name, value in self.get_params().items()
+                 if repr(value) != repr(defaults[name].default)]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn is told, when it asks."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False),
+                    input_tags=InputTags(three_d_array=True))
+
     def _config(self) -> Config:
         return Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
 
@@ -64,31 +82,91 @@ class GAN:
         """The run for X at step 0: ``fit`` without the training. ``images``: see ``data.load``."""
         self._config().resolved()  # errors of the settings come before the data are read
         X = os.fspath(X) if isinstance(X, os.PathLike) else X
+        names = _column_names(X)
+        run = self._begin(_data_set(X, images))
         named = isinstance(X, str) and (X in data.TOYS or X in data.IMAGES)
         self.source_ = X if named else os.path.abspath(X) if isinstance(X, str) else None
         self.images_ = {name: images.get(name) for name in IMAGE_OPTIONS}
         if self.images_["data_dir"]:
             self.images_["data_dir"] = os.path.abspath(self.images_["data_dir"])
-        self.data_ = _data_set(X, images)
-        return self.restart()
+        vars(self).pop("feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = names
+        return run
 
     def restart(self) -> Run:
         """A new run on the same data, at step 0. MemoryError for networks of too many weights."""
+        return self._begin(self.data_)
+
+    def _begin(self, data_set: data.DataSet) -> Run:
         device = backend.resolve_device(self.device)
-        config = self._config().resolved(self.data_)
-        if networks.weights(config, self.data_) > MOST_WEIGHTS:
+        config = self._config().resolved(data_set)
+        if networks.weights(config, data_set) > MOST_WEIGHTS:
             raise MemoryError(f"networks of more than {MOST_WEIGHTS:,} weights")
-        self.run_ = Run(methods.new_game(config, self.data_, device), self.eager)
+        self.run_ = Run(methods.new_game(config, data_set, device), self.eager)
+        self.data_ = data_set
         return self.run_
 
     def fit(self, X: Any, y: Any = None) -> GAN:
         """Train on X: points (n, d), images (``data.image_array``), or what ``data.load`` takes.
 
-        Raises ``data.DataError`` for unusable data, ValueError for unusable parameters, Diverged.
+        ``y`` is not used, and a UserWarning says so. It is no error, as pipelines, searches and
+        scikit-learn's checks pass labels on to every estimator.
+
+        Raises ``data.DataError`` for unusable data, TypeError for objects that are no numbers,
+        ValueError for unusable parameters, Diverged.
         """
+        _without(y, "fit")
         for _ in self.prepare(X).train():
             pass
         return self
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the sliced Wasserstein distance of samples to X, as in the log: the higher the
+        better.
+
+        In the networks' units (columns divided by the training data's standard deviations), of
+        2,500 samples, always the same. X is like that of ``fit``; ``y`` is not used.
+        Raises ValueError for data of another shape, or of other column names.
+        """
+        game = self._fitted().game
+        _without(y, "score")
+        self._check_names(_column_names(X))
+        given = _data_set(X, {})
+        if given.dim != game.data.dim:
+            raise ValueError(f"X has {given.dim} features, but {type(self).__name__} is expecting "
+                             f"{game.data.dim} features as input")
+        if given.shape != game.data.shape:
+            raise ValueError(f"X holds {_kind(given)}, but this GAN was trained on "
+                             f"{_kind(game.data)}")
+        rng, n = np.random.default_rng(0), samples.SCORED
+        if given.split is None or given.at is None:
+            x = given.draw(rng, n)
+        else:
+            x = given.at(np.unique(np.concatenate(list(given.split.values()))))
+        x = game.data.to_network_units(given.to_data_units(x))
+        return -float(metrics.sliced_wasserstein(x, samples.sample(game, n), rng, 64))
+
+    def _check_names(self, names: Any) -> None:
+        """Compare columns with those seen in ``fit``, in the words of scikit-learn's checks."""
+        seen: Any = getattr(self, "feature_names_in_", None)
+        own = type(self).__name__
+        if seen is None and names is not None:
+            warnings.warn(f"X has feature names, but {own} was fitted without feature names",
+                          stacklevel=3)
+        elif names is None and seen is not None:
+            warnings.warn(f"X does not have valid feature names, but {own} was fitted with feature "
+                          "names", stacklevel=3)
+        elif seen is not None and list(seen) != list(names):
+            lines = ["The feature names should match those that were passed during fit."]
+            for what, listed in (("unseen at fit time", set(names) - set(seen)),
+                                 ("seen at fit time, yet now missing", set(seen) - set(names))):
+                if listed:
+                    lines += [f"Feature names {what}:", *(f"- {x}" for x in sorted(listed)[:5])]
+                    lines += ["- ..."] * (len(listed) > 5)
+            if len(lines) == 1:
+                lines.append("Feature names must be in the same order as they were in fit.")
+            raise ValueError("\n".join([*lines, ""]))
 
     # ------------------------------------------------------------------------- what was made
 
@@ -115,10 +193,15 @@ class GAN:
 
     @property
     def critic_(self) -> Module:
-        """The critic: points in the networks' units to scores (n, 1). ValueError without one."""
+        """The critic: points in the networks' units to scores (n, 1). NotFitted without one."""
         if self._fitted().game.critic is None:
-            raise ValueError(f"method {self.method} has no critic")
+            raise NotFitted(f"method {self.method} has no critic")
         return self._fitted().game.critic
+
+    @property
+    def n_features_in_(self) -> int:
+        """How many numbers a point has."""
+        return self._fitted().game.data.dim
 
     @property
     def history_(self) -> dict[str, np.ndarray]:
@@ -188,11 +271,48 @@ def _data_set(X: Any, images: dict[str, Any]) -> data.DataSet:
         return X
     if isinstance(X, str):
         return data.load(X, **images)
+    if hasattr(X, "toarray"):
+        raise data.DataError("points: sparse data are not supported; give X.toarray()")
     try:
-        dimensions = np.ndim(X)
+        values = X if backend.is_array(X) else np.asarray(X)
     except ValueError:  # rows of unequal length, for which ``points`` has an error
-        dimensions = 2
-    return data.image_array(X) if dimensions > 2 else data.points(X)
+        return data.points(X)
+    if values.dtype.kind == "O":
+        values = _numbers(values)
+    if values.ndim == 1:
+        raise data.DataError(f"points: expected shape (n, d), got {values.shape}; reshape(-1, 1) "
+                             "makes points of one number each, reshape(1, -1) one point")
+    return data.image_array(values) if values.ndim > 2 else data.points(values)
+
+
+def _numbers(objects: np.ndarray) -> np.ndarray:
+    """The numbers in an array of objects, as a table of several types makes one."""
+    try:
+        return objects.astype(np.float64)
+    except TypeError as error:
+        raise TypeError(f"points: objects that are no numbers: {error}") from error
+    except ValueError as error:
+        raise data.DataError(f"points: {error}; leave out such columns, or encode them") from error
+
+
+def _kind(given: data.DataSet) -> str:
+    return f"images of {given.shape}" if given.shape else "points"
+
+
+def _column_names(X: Any) -> np.ndarray | None:
+    """The names of a table's columns. TypeError if only some of them are text."""
+    names = np.array(list(getattr(X, "columns", [])), dtype=object)
+    text = [isinstance(name, str) for name in names]
+    if any(text) and not all(text):
+        raise TypeError("feature names are only supported if all columns have names of text; "
+                        "convert them: X.columns = X.columns.astype(str)")
+    return names if any(text) else None
+
+
+def _without(y: Any, method: str) -> None:
+    if y is not None:
+        warnings.warn(f"GAN.{method}: y is not used, as there is no generation conditional on "
+                      "labels yet; leave it out, or fit one GAN for each label", stacklevel=3)
 
 
 def _described(about: dict[str, Any], mean: np.ndarray, scale: np.ndarray) -> data.DataSet:

@@ -6,7 +6,7 @@ the choice of a checkpoint never see the test part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +23,10 @@ BROKEN = 10  # points that the broken model makes
 
 
 class Row(NamedTuple):
-    """A score of n generated points with its 95 % interval, of real points, of a broken model."""
+    """A score of n generated points with its 95 % interval, of real points, of a broken model.
+
+    What takes more points is NaN: the scores ``least`` points, the interval twice as many.
+    """
 
     name: str
     n: int
@@ -32,6 +35,7 @@ class Row(NamedTuple):
     high: float
     real: float
     broken: float
+    least: int = 0
 
 
 def rows(game: Game, seed: int = 0) -> list[Row]:
@@ -39,7 +43,8 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
 
     Real points are training points in the place of generated ones (for copies: validation points),
     as a perfect generator would make; the broken model repeats ten training points. Intervals:
-    ``metrics.bootstrap`` from 20 halves; of a share, ``metrics.share_interval``.
+    ``metrics.bootstrap`` from 20 halves, within the score's range; of the share of copies,
+    ``metrics.share_interval``.
     """
     data, rng = game.data, np.random.default_rng(seed)
     test = data.part("test", N, rng)
@@ -49,31 +54,43 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
     real, broken = train[:n], np.resize(train[:BROKEN], test.shape)
     found: list[Row] = []
 
-    def add(names: list[str], score: Callable[..., Any], size: int, *against: Any) -> None:
-        """Rows of a score, of the first ``size`` points of each set."""
-        sets = [x[:size] for x in against]
+    def add(scores: Mapping[str, float], score: Callable[..., Any], size: int, least: int,
+            *against: Any) -> None:
+        """Rows of some scores, with the largest possible value of each (a share's is 1).
+
+        They are of the first ``size`` points of each set, and take ``least``.
+        """
+        sets, most, nothing = [x[:size] for x in against], list(scores.values()), np.nan
+        low = high = [nothing] * len(scores)
 
         def values(points: np.ndarray) -> list[float]:
+            if size < least:
+                return [nothing] * len(scores)
             return np.atleast_1d(score(*sets, points[:size])).tolist()
 
-        intervals = metrics.bootstrap(score, [*sets, fake[:size]], rng, repeats=HALVES)
-        columns = [np.atleast_1d(x).tolist() for x in intervals] + [values(real), values(broken)]
-        for name, *numbers in zip(names, *columns):
-            found.append(Row(name, size, *numbers))
+        if size >= 2 * least:
+            _, *ends = metrics.bootstrap(score, [*sets, fake[:size]], rng, repeats=HALVES,
+                                         shares=np.squeeze(np.equal(most, 1)))
+            low, high = np.clip(ends, 0, most).reshape(2, -1).tolist()
+        columns = zip(scores, values(fake), low, high, values(real), values(broken))
+        found.extend(Row(name, size, *row, least) for name, *row in columns)  # type: ignore
 
     if data.centers is not None and data.sigma is not None:
-        modes = partial(metrics.mode_coverage, centers=data.centers, sigma=data.sigma)
-        add(["modes captured, 3 sigma", "high quality, 3 sigma", "reverse KL [nats]"], modes, n)
+        modes = len(data.centers)
+        most = {"modes captured, 3 sigma": modes, "high quality, 3 sigma": 1,
+                "reverse KL [nats]": float(np.log(modes))}
+        score = partial(metrics.mode_coverage, centers=data.centers, sigma=data.sigma)
+        add(most, score, n, 1)
     near = min(n, N_NEAR)
-    if near > 2 * K + 2:  # halves need k neighbours, too
-        add(["precision", "recall", "density", "coverage"], partial(metrics.prdc, k=K), near, test)
-    add(["Frechet distance"], metrics.frechet_distance, n, test)
+    add({"precision": 1, "recall": 1, "density": np.inf, "coverage": 1},
+        partial(metrics.prdc, k=K), near, K + 1, test)
+    add({"Frechet distance": np.inf}, metrics.frechet_distance, n, 2, test)
 
     def sliced(x: np.ndarray, y: np.ndarray) -> Any:
         return metrics.sliced_wasserstein(x, y, np.random.default_rng(seed), 64)
 
-    add(["sliced Wasserstein"], sliced, n, test)
-    add(["Wasserstein, exact"], metrics.wasserstein, min(n, N_EXACT), test)
+    add({"sliced Wasserstein": np.inf}, sliced, n, 1, test)
+    add({"Wasserstein, exact": np.inf}, metrics.wasserstein, min(n, N_EXACT), 1, test)
     if data.split is not None:
         held = data.part("validation", near, rng)
         found.append(copies(train, test, near, fake, held, broken))
@@ -103,6 +120,10 @@ def report(game: Game, seed: int = 0) -> str:
              f"{'ten points':>12s}"]
     for row in table:
         interval = f"{row.low:.3g} to {row.high:.3g}"
+        if row.n < 2 * row.least:
+            interval = f"takes {2 * row.least} points"
         lines.append(f"{row.name:34s}{row.n:5d}{row.generated:11.3g}{interval:>22s}"
                      f"{row.real:11.3g}{row.broken:12.3g}")
+        if row.n < row.least:
+            lines[-1] = f"{row.name:34s}{row.n:5d}  takes at least {row.least} points"
     return "\n".join(lines)
