@@ -24,7 +24,8 @@ import tinygan
 import tinygan as tg
 from tinygan import GAN, Tensor, backend, data, layers, losses, metrics, ops, optim, program
 from tinygan.app.cli import CommandError
-from tinygan.testing import certificate, check, explain, problem, report, samplers, slopes
+from tinygan.testing import (certificate, check, explain, orders, problem, report, samplers,
+                             slopes)
 from tinygan.training import (METHODS, CheckpointError, Config, Diverged, checkpoint, diagnosis,
                               estimator, evaluation, game, likelihood, methods, new_game, run)
 
@@ -158,6 +159,7 @@ MAKE = {
     check.Check: lambda: check.Check(a_problem(), rng(), 3, 1e-6, True),
     explain.Cell: lambda: explain.Cell(1.0, 2.0, 0.1, 0, 1),
     samplers.Case: lambda: samplers.SAMPLERS["tanh"](samplers.Picker(rng())),
+    orders.Library: lambda: orders.TENSORS,
     samplers.Picker: lambda: samplers.Picker(rng()),
     slopes.Slope: lambda: slopes.Slope(*ARRAYS[:2], ARRAYS[3]),
     slopes.Sides: lambda: slopes.Sides(*ARRAYS),
@@ -169,6 +171,7 @@ STAY = {  # where a class has no use but in the place that made it
     "tinygan.program.Node": "of a recording", "tinygan.program.Call": "of a recording",
     "tinygan.program.Traced": "of a recording", "tinygan.program.Tracer": "of a recording",
     "tinygan.program.Entry": "of a recording", "tinygan.training.diagnosis.Watch": "of one step",
+    "tinygan.testing.reproduction.Script": "of one text",
     "tinygan.testing.strategies.DrawnPicker": "of one example of hypothesis"}
 
 
