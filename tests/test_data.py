@@ -260,6 +260,31 @@ def test_files_are_read(tmp_path, name, content):
     np.testing.assert_allclose(d.scale, X.std(axis=0))
 
 
+@pytest.mark.parametrize("content", [
+    b",a,b\n0,1,2\n1,3,5\n2,7,8\n", b'"","a","b"\n"1",1,2\n"2",3,5\n"3",7,8\n',
+    b"\ta\tb\n0\t1\t2\n1\t3\t5\n2\t7\t8\n", b";a;b\r\n0;1;2\r\n1;3;5\r\n2;7;8",
+    b"\xef\xbb\xbf ,a,b\n0,1,2\n1.0,3,5\n2,7,8\n", b",0,1\n0,1,2\n1,3,5\n2,7,8\n",
+    b",2019,2020\n1,1,2\n2,3,5\n3,7,8\n", gzip.compress(b",a,b\n0,1,2\n1,3,5\n2,7,8\n")],
+    ids=["pandas", "R", "tabs", "semicolons", "mark", "names of numbers", "years", "gzip"])
+def test_the_index_of_a_table_is_left_out_and_this_is_said(tmp_path, content):
+    (tmp_path / "x.csv").write_bytes(content)
+    d = data.load(str(tmp_path / "x.csv"))
+    assert d.dim == 2 and d.reading == "its index, a column without a name, left out"
+    np.testing.assert_allclose(d.mean, X.mean(axis=0))
+
+
+@pytest.mark.parametrize("content, dim", [
+    (b"id,a,b\n0,1,2\n1,3,5\n2,7,8\n", 3), (b",a,b\n0,1,2\n1,3,5\n3,7,8\n", 3),
+    (b",a,b\n2,1,2\n3,3,5\n4,7,8\n", 3), (b"0,1,2\n1,3,5\n2,7,8\n", 3),
+    (b"a,,b\n1,0,2\n3,1,5\n7,2,8\n", 3), (b"x\n0\n1\n2\n", 1),
+    (b",a,b\n1,1,2\n0,3,5\n2,7,8\n", 3)])
+def test_other_columns_stay(tmp_path, content, dim):
+    """A column with a name, a shuffled or interrupted index, a table without a header."""
+    (tmp_path / "x.csv").write_bytes(content)
+    d = data.load(str(tmp_path / "x.csv"))
+    assert d.dim == dim and d.reading == ""
+
+
 def test_a_compressed_npz_and_a_csv_of_one_column_are_read(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", X)
     assert data.load(tmp_path / "a.npz").dim == 2
@@ -321,6 +346,9 @@ BAD = [
     ("ragged.csv", b"1,2\n3,4\n5,6,7\n", "line 3 has 3 values, the lines before have 2"),
     ("header-ragged.csv", b"a,b,c\n1,2\n", "line 2 has 2 values"),
     ("missing.csv", b"1,2\n3,\n", "line 2, column 2: is empty"),
+    ("hole.csv", b",2\n3,4\n5,6\n", "line 1, column 1: is empty"),
+    ("holes.csv", b",,2\n0,3,4\n1,5,6\n", "line 1, column 1: is empty"),
+    ("only-index.csv", b",a\n0,\n1,\n", "line 2, column 2: is empty"),
     ("nan.csv", b"1,2\n3,nan\n", "line 2, column 2: 'nan'"),
     ("inf.csv", b"1,2\n-inf,4\n", "line 2, column 1: '-inf'"),
     ("comma.csv", b"1,5;2,5\n3,5;4,5\n", "line 2, column 1: '3,5'"),

@@ -188,8 +188,10 @@ def other_numbers(path):
     quoted = all(x.strip().startswith('"') for x in lines[0].split(mark)) and '"' not in lines[1]
     lines = [[x.replace('"', "").strip() for x in line.split(mark)] for line in lines]
     number = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-    header = quoted or not any(map(number.fullmatch, lines[0]))
-    return np.array([[float(x) for x in line] for line in lines[header:]])
+    header = quoted or not any(map(number.fullmatch, lines[0])) or not lines[0][0]
+    numbers = np.array([[float(x) for x in line] for line in lines[header:]])
+    index = np.arange(len(numbers)) + int(numbers[0, 0] == 1)
+    return numbers[:, int(header and not lines[0][0] and (numbers[:, 0] == index).all()):]
 
 
 def other_pixels(path):

@@ -91,6 +91,14 @@ def test_layouts_and_ranges(make, shape):
         np.testing.assert_array_equal(d.pixels[:, channel], pixels)
 
 
+def test_what_floats_were_taken_for_is_said():
+    grey = np.full((2, 8, 8), 0.5)
+    assert image_array(grey).reading == "floats read as 0 to 1"
+    assert image_array(grey * 2 - 1).reading == "floats read as 0 to 1"  # none is negative
+    assert image_array(grey * -1).reading == "floats read as -1 to 1"
+    assert image_array(PIXELS).reading == image_array(PIXELS.astype(int)).reading == ""
+
+
 @pytest.mark.parametrize("error", [1e-7, -1e-7, 1e-3, -1e-3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_rounding_error_at_an_end_of_the_range_changes_no_level(error, dtype):

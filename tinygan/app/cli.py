@@ -56,9 +56,10 @@ RUN = _option("path", metavar="RUN", help="the folder of a run, or a checkpoint"
 # What the texts name stands in ``training`` and ``data``, which are not loaded to show a help.
 TRAIN = [
     _option("data", nargs="?", metavar="DATA",
-            help="points: ring (the default), grid, swissroll, or a .npy, .npz or .csv file with "
-                 "one point per row; images: glyphs, digits, mnist, fashion-mnist, a folder of "
-                 "pictures, a .npy or .npz array, or an IDX file"),
+            help="points: ring (the default), grid, swissroll, or a file with one point per row "
+                 "(.csv, .tsv or .txt, gzipped or not, .npy, .npz); images: glyphs, digits, mnist, "
+                 "fashion-mnist, a folder of pictures (PNG, JPEG, WebP, BMP, GIF, TIFF), a .npy or "
+                 ".npz array, or an IDX file, gzipped or not"),
     _option("--data-dir", metavar="DIR",
             help="where the files of mnist or fashion-mnist are (nothing is downloaded)"),
     _number("--size", "N", "side in pixels of a folder's pictures, 8 to 64 (default: 28)"),

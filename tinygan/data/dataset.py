@@ -34,6 +34,7 @@ class DataSet:
     pixels: np.ndarray | None = None  # (images, c, h, w) uint8: all images
     split: Mapping[str, np.ndarray] | None = None  # of finite data: part -> indices
     at: Rows | None = None  # of finite data: their points
+    reading: str = ""  # what a reader took the numbers for, if there was a choice
 
     @property
     def all_seen(self) -> bool:

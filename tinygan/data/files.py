@@ -12,7 +12,7 @@ from array import array as flat_array
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -20,6 +20,8 @@ from numpy.lib import format as npy
 from .. import backend
 from .dataset import DataSet, finite, split_of
 
+T = TypeVar("T")
+Read = tuple[np.ndarray, str]  # the numbers in a file, and what they were taken for
 MOST_HEADER = 10_000  # bytes of the text before an array in NumPy's format
 SUSPICIOUS = 2**24  # bytes of inflated data
 
@@ -89,10 +91,15 @@ def kind(path: Path) -> str:
 
 def read(path: Path) -> np.ndarray:
     """The array in a file whose ``kind`` is among ``READERS``. DataError if it cannot be read."""
+    return interpreted(path)[0]
+
+
+def interpreted(path: Path) -> tuple[np.ndarray, str]:
+    """``read``, and the ``DataSet.reading``."""
     return guarded(READERS[kind(path)], path)
 
 
-def guarded(read: Callable[[Path], np.ndarray], path: Path) -> np.ndarray:
+def guarded(read: Callable[[Path], T], path: Path) -> T:
     """``read(path)`` of a regular file, without warnings; any failure is a DataError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device may never end
@@ -133,12 +140,12 @@ def refuse_bomb(where: object, inflated: int, held: int) -> None:
                         "if you trust the file, save it uncompressed")
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _read_npy(path: Path) -> Read:
     with path.open("rb") as stream:
-        return _read_array(stream, path.stat().st_size, str(path))
+        return _read_array(stream, path.stat().st_size, str(path)), ""
 
 
-def _read_npz(path: Path) -> np.ndarray:
+def _read_npz(path: Path) -> Read:
     import zipfile  # slow to load, too
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()
@@ -155,7 +162,7 @@ def _read_npz(path: Path) -> np.ndarray:
             raise DataError(f"{where}: cut off; save it again")
         refuse_bomb(where, member.file_size, member.compress_size)
         with archive.open(member) as stream:
-            return _read_array(stream, member.file_size, where)
+            return _read_array(stream, member.file_size, where), ""
 
 
 def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
@@ -181,7 +188,7 @@ def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     return npy.read_array(stream, allow_pickle=False)
 
 
-def _read_table(path: Path) -> np.ndarray:
+def _read_table(path: Path) -> Read:
     """The numbers in a text of one point a line: columns separated by commas, semicolons, tabs."""
     stream, packed = unpacked(path)
     with stream:
@@ -195,28 +202,42 @@ def _read_table(path: Path) -> np.ndarray:
                             "save it as CSV in UTF-8") from error
 
 
-def _parse(text: IO[str], path: Path) -> np.ndarray:
-    numbers, columns = flat_array("d"), 0
+def _parse(text: IO[str], path: Path) -> Read:
+    numbers, columns, nameless, unlikely = flat_array("d"), 0, False, None
     header, lines = _table_lines(text)
+
+    def refuse(line: int, column: int, word: str) -> DataError:
+        what = f"{word[:40]!r} is not a finite number" if word else "is empty"
+        return DataError(f"{path}: line {line}, column {column + 1}: {what}; fill or remove such "
+                         "lines (between columns: commas, semicolons or tabs)")
+
     for line, fields in lines:
         if columns and len(fields) != columns:
             raise DataError(f"{path}: line {line} has {len(fields)} values, "
                             f"the lines before have {columns}")
         values = [_number(field) for field in fields]
         first, columns = not columns, len(fields)
-        if first and (header or all(value is None for value in values)):
-            continue
+        if first:
+            nameless = columns > 1 and not fields[0].strip()
+            if header or all(value is None for value in values):
+                continue
+            if nameless and None not in values[1:]:
+                unlikely = refuse(line, 0, "")  # a header, if an index stands below the first cell
+                continue
         for column, value in enumerate(values):
             if value is None or not math.isfinite(value):
-                word = fields[column].strip()
-                what = f"{word[:40]!r} is not a finite number" if word else "is empty"
-                raise DataError(f"{path}: line {line}, column {column + 1}: {what}; fill or remove "
-                                "such lines (between columns: commas, semicolons or tabs)")
+                raise refuse(line, column, fields[column].strip())
             numbers.append(value)
     if not numbers:
         what = "has a header but no points" if columns else "is empty"
         raise DataError(f"{path}: {what}; expected one point a line")
-    return np.array(numbers).reshape(-1, columns)
+    array = np.array(numbers).reshape(-1, columns)
+    start = array[0, 0]  # of an index: 0 if pandas wrote it, 1 if R did
+    if nameless and start in (0, 1) and np.array_equal(array[:, 0], start + np.arange(len(array))):
+        return array[:, 1:], "its index, a column without a name, left out"
+    if unlikely:
+        raise unlikely
+    return array, ""
 
 
 def _table_lines(text: IO[str]) -> tuple[bool, Iterator[tuple[int, list[str]]]]:
@@ -241,11 +262,11 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _refuse_spreadsheet(path: Path) -> np.ndarray:
+def _refuse_spreadsheet(path: Path) -> Read:
     raise DataError(f"{path}: a spreadsheet; save it as CSV in UTF-8, and give that file")
 
 
-READERS: dict[str, Callable[[Path], np.ndarray]] = {
+READERS: dict[str, Callable[[Path], Read]] = {
     ".npy": _read_npy, ".npz": _read_npz,
     ".csv": _read_table, ".tsv": _read_table, ".txt": _read_table,
     ".xlsx": _refuse_spreadsheet, ".xls": _refuse_spreadsheet, ".ods": _refuse_spreadsheet}

@@ -51,10 +51,11 @@ def image_array(array: Any, name: str = "images", test: int = 0) -> DataSet:
     0 ... 255, networks' units -1 ... 1. Raises DataError for anything else.
     """
     values = np.asarray(backend.to_numpy(array) if backend.is_array(array) else array)
-    pixels = _levels(_channels_first(values, name), name)
+    pixels, reading = _levels(_channels_first(values, name), name)
     shape, split, rows = pixels.shape[1:], split_of(len(pixels), test), partial(_rows, pixels)
     middle = np.full(math.prod(shape), 127.5)
-    return finite(name, middle.size, split, rows, middle, middle, shape=shape, pixels=pixels)
+    return finite(name, middle.size, split, rows, middle, middle, shape=shape, pixels=pixels,
+                  reading=reading)
 
 
 def _rows(pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -78,8 +79,9 @@ def _channels_first(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
-def _levels(values: np.ndarray, name: str) -> np.ndarray:
-    """(n, c, h, w) uint8 in C order, checked."""
+def _levels(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    """((n, c, h, w) uint8 in C order, checked; what floats were taken for)."""
+    reading = ""
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: expected real numbers, got dtype {values.dtype}")
     values = values.astype(np.float32) if values.dtype.kind == "b" else values
@@ -89,11 +91,12 @@ def _levels(values: np.ndarray, name: str) -> np.ndarray:
         if not -1 - SLACK <= low <= high <= 1 + SLACK:
             raise DataError(f"{name}: brightness runs from {low:.4g} to {high:.4g}; scale it to "
                             "0 ... 1 or -1 ... 1, or give integers from 0 to 255")
-        levels = (values + 1) * 127.5 if low < -SLACK else values * 255.0
-        values = np.clip(np.rint(levels), 0, 255)
+        signed = low < -SLACK
+        reading = f"floats read as {'-1' if signed else '0'} to 1"
+        values = np.clip(np.rint((values + 1) * 127.5 if signed else values * 255.0), 0, 255)
     elif not 0 <= low <= high <= 255:
         raise DataError(f"{name}: integers from {low} to {high}; brightness runs from 0 to 255")
-    return np.array(values, dtype=np.uint8, order="C")
+    return np.array(values, dtype=np.uint8, order="C"), reading
 
 
 def load_images(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .dataset import DataSet
-from .files import READERS, DataError, kind, points, read
+from .files import READERS, DataError, interpreted, kind, points
 from .images import IMAGES, as_asked, image_array, load_images
 from .toy import TOYS
 
@@ -23,8 +23,9 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     A .npy or .npz file holds an array: points if it has one or two dimensions, images if it has
     three or four (``points``, ``image_array``); a .npz holds one array, or one called ``samples``
     or ``X``. A .csv, .tsv or .txt file, gzipped or not, has one point a line, its columns separated
-    by commas (or semicolons, or tabs), with or without a header line. Any other file is an IDX
-    file of images. ``data_dir``, ``size``, ``channels`` and ``report`` are for images, see
+    by commas (or semicolons, or tabs), with or without a header line; a first column that has no
+    name in the header and counts the lines, from 0 or 1, is left out. Any other file is an IDX file
+    of images. ``data_dir``, ``size``, ``channels`` and ``report`` are for images, see
     ``load_images``. Raises DataError for everything else.
     """
     name, path = os.fspath(source), Path(source)
@@ -34,11 +35,11 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     if not is_toy and ending not in READERS:
         if not os.path.exists(name):
             raise DataError(f"unknown data {name!r} (and no such file exists); choose "
-                            f"{', '.join([*TOYS, *IMAGES])}, a .npy, .npz or .csv file, an IDX "
-                            "file of images, or a folder of pictures")
+                            f"{', '.join([*TOYS, *IMAGES])}, a .npy, .npz, .csv, .tsv or .txt "
+                            "file, an IDX file of images, or a folder of pictures")
         images = load_images(name, data_dir, size, channels, report)
         return replace(images, name=path.name.split(".")[0])
-    array = None if is_toy else read(path)
+    array, reading = (None, "") if is_toy else interpreted(path)
     stem = name if is_toy else path.name[:path.name.lower().rindex(ending)]
     if array is not None and array.ndim > 2:
         return replace(as_asked(image_array(array, name), size, channels), name=stem)
@@ -48,4 +49,5 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
         raise DataError(f"{name}: holds points, and {given} are for images; leave them out")
     if array is None:
         return TOYS[name]()
-    return replace(points(array, name), name=path.name if stem in TOYS else stem)  # not the ring
+    stem = path.name if stem in TOYS else stem  # not the ring
+    return replace(points(array, name), name=stem, reading=reading)
