@@ -26,8 +26,8 @@ STANDS_ON = {"losses": set(ORDER[:7]), "optim": {"backend", "tensor"},
              "testing": set(CORE)}
 ROOMS = {  # the files of each folder, likewise
     "data": ["dataset", "toy", "files", "images", "sources"],
-    "training": ["checkpoint", "networks", "game", "likelihood", "methods", "samples", "run",
-                 "evaluation", "diagnosis", "estimator"],
+    "training": ["checkpoint", "networks", "game", "likelihood", "methods", "samples", "record",
+                 "run", "evaluation", "diagnosis", "estimator"],
     "testing": ["report", "ridders", "problem", "slopes", "explain", "check", "orders", "adapters",
                 "reproduction", "assertion", "samplers", "strategies", "compositions", "mutants",
                 "certificate"],

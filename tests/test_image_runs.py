@@ -249,16 +249,6 @@ def test_skipped_pictures_are_reported_whatever_the_process_does_with_warnings(
     assert "skipped 1 of 6 pictures" in capfd.readouterr().err.splitlines()[0]
 
 
-@pytest.mark.parametrize("steps, kept", [(3, [1, 2, 3]), (16, [1, 2, 4, 6, 8, 10, 12, 14, 16]),
-                                         (200, [4, 28, 52, 76, 100, 128, 152, 176, 200])])
-def test_a_run_keeps_a_snapshot_of_each_eighth_and_of_its_end(here, plain, steps, kept):
-    np.save("images.npy", noise(20, 8, 8))
-    train("images.npy", "--out", "run", steps=steps)
-    _, arrays = checkpoint.load("run/checkpoint.npz")
-    assert arrays["moments/steps"].tolist() == kept
-    assert arrays["moments/images"].shape == (len(kept), 10, 64)
-
-
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_idx_files_from_a_data_directory(here, plain, name, packed, capfd):

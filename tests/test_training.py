@@ -219,16 +219,6 @@ def test_a_critic_with_batch_norm_sees_real_and_fake_batches_apart():
         assert seen == [2 * len(real) // passes] * passes
 
 
-@pytest.mark.parametrize("steps, taken", [(3, [1, 2, 3]), (40, [1, *range(5, 41, 5)])])
-def test_a_run_on_images_keeps_a_snapshot_of_each_eighth_and_its_end(steps, taken, monkeypatch):
-    monkeypatch.setattr(samples, "evaluate", lambda game, step: {})
-    pictures = data.image_array(np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8))
-    run = train(run_of("gan", pictures, steps=steps))
-    assert [step for step, _ in run.snapshots] == taken
-    assert {images.shape for _, images in run.snapshots} == {(runs.PICTURES, 64)}
-    assert not train(run_of("gan", steps=3)).snapshots
-
-
 def test_data_without_modes_is_scored_without_them():
     cloud = data.points(np.random.default_rng(0).normal(size=(50, 3)))
     columns = train(run_of(source=cloud)).columns()
@@ -569,8 +559,7 @@ def test_weights_are_counted_before_they_are_made(options):
 
 @pytest.mark.parametrize("change, message", [
     (lambda header, arrays: header["config"].update(width=500), "more weights than the file has"),
-    (lambda header, arrays: arrays["data/scale"].__setitem__(0, -1), "the mean and the scale"),
-    (lambda header, arrays: arrays["moments/steps"].__setitem__(0, -1), "moments/steps are not")])
+    (lambda header, arrays: arrays["data/scale"].__setitem__(0, -1), "the mean and the scale")])
 def test_a_checkpoint_of_impossible_content_is_refused_by_name(change, message, tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
     GAN("gan", **SMALL).fit(pictures).save(tmp_path / "a.npz")

@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import backend, metrics
 from ..data import DataSet
-from ..training import checkpoint
+from ..training import checkpoint, record
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -338,12 +338,9 @@ def _principal_components(
     """(labels, projection) of the two directions in which standardized real points vary most."""
     scaled = (real - data.mean) / data.scale
     center = scaled.mean(axis=0)
-    _, lengths, directions = np.linalg.svd(scaled - center, full_matrices=False)
-    signs = np.sign(directions[:2].sum(axis=1, keepdims=True) + 1e-30)  # the SVD leaves them open
-    directions = directions[:2] * signs
-    share = np.square(lengths) / max(float(np.square(lengths).sum()), 1e-30)
+    axes, share = record.principal_axes(scaled)
     labels = [f"principal component {k + 1}  [sd; {share[k]:.0%} of the variance]" for k in (0, 1)]
-    return labels, lambda points: ((points - data.mean) / data.scale - center) @ directions.T
+    return labels, lambda points: ((points - data.mean) / data.scale - center) @ axes
 
 
 # ------------------------------------------------------------------------------------- images

@@ -123,7 +123,8 @@ def _image_panel(gan: GAN, drawn: np.ndarray, title: str, ideal: Scores) -> Any:
     run = gan.run_
     there = samples.walk(run.game, stops=2, between=9, n=4)[:10]  # and not back
     paths = gan.data_.to_images(there).swapaxes(0, 1)
-    return plots.image_panel(gan.data_, drawn, run.snapshots, paths, run.columns(), title, ideal)
+    kept = [(int(moment["steps"]), moment["images"]) for moment in run.record.moments]
+    return plots.image_panel(gan.data_, drawn, kept, paths, run.columns(), title, ideal)
 
 
 def _point_panel(gan: GAN, drawn: np.ndarray, title: str, ideal: Scores) -> Any:

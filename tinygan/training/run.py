@@ -18,12 +18,12 @@ from .. import backend
 from ..program import Program
 from . import samples
 from .game import Columns, Game
+from .record import Record
 
 COLUMNS = ("step", "seconds", "critic_loss", "generator_loss", "w_estimate", "penalty",
            "gradient_norm", "modes", "high_quality", "reverse_kl", "sliced_wasserstein")
 ROWS, EVALUATIONS = 500, 50  # of a log, at most
 KEEP_EVERY = 5.0  # seconds between the copies of the state to which a diverged run returns
-SNAPSHOTS, PICTURES = 8, 10  # parts of a run in which images are kept, and how many each time
 
 
 class Diverged(ArithmeticError):
@@ -65,7 +65,7 @@ class Run:
                               for name, function in game.gradients.items()}
         self.step, self.seconds, self.stop = 0, 0.0, False
         self.history: list[tuple[float, ...]] = []  # rows of ``COLUMNS``
-        self.snapshots: list[tuple[int, np.ndarray]] = []  # (step, images of the same latents)
+        self.record = Record(game)
 
     def iterate(self) -> dict[str, float]:
         """Play one iteration. Raises Diverged if a loss or the state is not finite after it."""
@@ -96,6 +96,9 @@ class Run:
         steps = self.config.steps
         log_every, evaluate_every = max(1, steps // ROWS), max(1, steps // EVALUATIONS)
         started = time.perf_counter() - self.seconds
+        moments = self.record.schedule(steps, log_every)
+        if self.step == 0 and not self.record.moments:
+            self.record.take(0)
         kept, kept_at = self.state_dict(), time.perf_counter()
         while self.step < steps and not self.stop:
             try:
@@ -106,6 +109,8 @@ class Run:
             self.seconds = time.perf_counter() - started
             if time.perf_counter() - kept_at > KEEP_EVERY:
                 kept, kept_at = self.state_dict(), time.perf_counter()
+            if self.step in moments:
+                self.record.take(self.step)
             evaluating = self.step % evaluate_every == 0 or self.step == steps
             if not evaluating and self.step % log_every:
                 continue
@@ -113,25 +118,16 @@ class Run:
             row |= {"step": self.step, "seconds": self.seconds}
             if evaluating:
                 row |= samples.evaluate(self.game, self.step)
-                self.take_snapshot()
             self.history.append(tuple(row[name] for name in COLUMNS))
             yield row
 
     def go_back(self, kept: tuple[Mapping[str, Any], Mapping[str, Any]], step: int) -> None:
         """Return to a kept state and play on, unlogged, to a step: the same bits again."""
-        log = self.history, self.snapshots, self.seconds
+        log = self.history, self.record.moments, self.seconds
         self.load_state_dict(*kept)
         while self.step < step:
             self.iterate()
-        self.history, self.snapshots, self.seconds = log
-
-    def take_snapshot(self) -> None:
-        """Keep images of the same latents, once in each of ``SNAPSHOTS`` parts of the run."""
-        part = self.step * SNAPSHOTS // self.config.steps
-        last = self.snapshots[-1][0] * SNAPSHOTS // self.config.steps if self.snapshots else -1
-        if self.game.data.shape and part > last:
-            images = self.game.data.to_images(samples.sample(self.game, PICTURES))
-            self.snapshots.append((self.step, images.reshape(PICTURES, -1)))
+        self.history, self.record.moments, self.seconds = log
 
     def columns(self) -> dict[str, np.ndarray]:
         """The log as columns."""
@@ -148,9 +144,7 @@ class Run:
         arrays = {f"{part}/{name}": value for part, holder in self.game.parts().items()
                   for name, value in holder.state_dict().items()}
         arrays["history"] = np.array(self.history, float).reshape(-1, len(COLUMNS))
-        arrays["moments/steps"] = np.array([step for step, _ in self.snapshots], np.int64)
-        images = np.array([images for _, images in self.snapshots], np.uint8)
-        arrays["moments/images"] = images.reshape(-1, PICTURES, self.game.data.dim)
+        arrays |= {f"moments/{name}": a for name, a in self.record.state_dict().items()}
         return arrays, {"step": self.step, "seconds": self.seconds,
                         "average_updates": self.game.average.updates,
                         "rng": backend.host_rng(self.game.rng).bit_generator.state}
@@ -163,20 +157,21 @@ class Run:
             for part, holder in self.game.parts().items():
                 holder.load_state_dict(_below(part, arrays))
         self.history = [tuple(row) for row in arrays["history"].tolist()]
-        self.snapshots = list(zip(arrays["moments/steps"].tolist(), arrays["moments/images"]))
+        self.record.load_state_dict(_below("moments", arrays))
         self.step, self.seconds = int(values["step"]), float(values["seconds"])
         self.game.average.updates = int(values["average_updates"])
         backend.host_rng(self.game.rng).bit_generator.state = values["rng"]
 
     def _upgraded(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The arrays with optimizers' states of earlier versions in their present form."""
+        """The arrays with what earlier versions wrote in its present form."""
         upgraded = dict(arrays)
-        for name, optimizer in self.game.optimizers.items():
-            part = f"{name}_optimizer"
+        parts: dict[str, Any] = {"moments": self.record}
+        parts |= {f"{name}_optimizer": own for name, own in self.game.optimizers.items()}
+        for part, holder in parts.items():
             old = _below(part, arrays)
             for slot in old:
                 del upgraded[f"{part}/{slot}"]
-            upgraded |= {f"{part}/{slot}": a for slot, a in optimizer.upgraded(old).items()}
+            upgraded |= {f"{part}/{slot}": a for slot, a in holder.upgraded(old).items()}
         return upgraded
 
     def _check(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
@@ -190,13 +185,11 @@ class Run:
             if (found.dtype, found.ndim, found.shape[rows:]) != (a.dtype, a.ndim, a.shape[rows:]):
                 raise ValueError(f"{name} has shape {found.shape} and dtype {found.dtype}, "
                                  f"expected {a.shape} and {a.dtype}")
-        steps = arrays["moments/steps"]
-        if len(steps) != len(arrays["moments/images"]) or (steps < 0).any():
-            raise ValueError("moments/steps are not the steps of moments/images")
         for name in known.keys() - {"rng"}:
             value = values[name]
             if type(value) not in (int, type(known[name])) or not 0 <= value < 2**62:
                 raise ValueError(f"{name} is {value!r:.40}")
+        self.record.check(_below("moments", arrays), values["step"])
 
 
 def _below(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
