@@ -174,6 +174,21 @@ def test_adams_first_step_has_the_length_of_the_learning_rate():
     np.testing.assert_allclose(p.data, [-0.01, 0.01, -0.01, 0.01], rtol=1e-14)
 
 
+@pytest.mark.parametrize("kind, options, size", [
+    (Adam, {}, 5e20), (Adam, {"betas": (0.5, 0.999)}, 5e20), (Adam, {"betas": (0.0, 0.9)}, 5e19),
+    (RMSprop, {}, 1.5e20), (RMSprop, {"alpha": 0.9}, 5e19)])
+def test_a_float32_gradient_whose_square_overflows_takes_the_step_of_a_smaller_one(
+        kind, options, size):
+    """As long as (1 - b2) g^2 is finite, as in PyTorch: the step does not depend on the size."""
+    paths = []
+    for scale in (1.0, size):
+        p = Tensor(np.zeros(2, "f4"))
+        kind([p], 0.02, **options).step([np.array([scale, -scale / 8], "f4")])
+        paths.append(p.data)
+    assert paths[0].all()
+    np.testing.assert_allclose(paths[1], paths[0], rtol=1e-6)
+
+
 def test_gradients_may_be_tensors_or_views():
     p, q = Tensor(np.zeros((2, 2))), Tensor(np.zeros((2, 2)))
     g = np.arange(4.0).reshape(2, 2)

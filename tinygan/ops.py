@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import builtins
 import math
+from itertools import groupby
 
 import numpy as np
 
@@ -240,12 +241,11 @@ def broadcast_to(x, /, shape):
 @primitive()
 def sum_to(x, /, shape):
     """Sum x down to a shape that broadcasts to its own: the adjoint of ``broadcast_to``."""
-    new = x.ndim - len(shape)
-    axes = tuple(a for a, n in enumerate(x.shape) if a < new or shape[a - new] != n)
-    if axes == tuple(range(x.ndim - 1)) and axes:  # all but the last
-        x, axes = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), (0,)
-    y = _total(x, axes)
-    return y if y.shape == shape else y.reshape(shape)  # an error if the shape does not broadcast
+    lead = x.ndim - len(shape)
+    axes = tuple(a for a, n in enumerate(x.shape) if a < lead or shape[a - lead] != n)
+    if lead < 0 or any(shape[a - lead] != 1 for a in axes if a >= lead):
+        raise ValueError(f"{shape} does not broadcast to {x.shape}")
+    return _total(x, axes).reshape(shape)
 broadcast_to.vjp(lambda g, y, x, shape: sum_to(g, x.shape))
 sum_to.vjp(lambda g, y, x, shape: broadcast_to(g, x.shape))
 
@@ -353,17 +353,47 @@ def _keep(y, x, axis, keepdims):
     axes = axes_of(axis, x.ndim)
     return reshape(y, tuple(1 if a in axes else n for a, n in enumerate(x.shape)))
 
-def _total(x, axis, keepdims=False):
-    """np.sum without its wrapper; the CPU sums columns twice as fast by a product with ones."""
-    columns = x.ndim == 2 and axis in (0, (0,)) and x.dtype.kind == "f"
-    if not columns or not isinstance(x, np.ndarray) and backend.on_gpu(x):
-        return np.add.reduce(x, axis=axis, keepdims=keepdims)
-    while len(x) > LONG:  # in parts: the rounding error of one product grows with its length
-        x = np.stack([_total(x[i:i + LONG], 0) for i in range(0, len(x), LONG)])
-    y = np.matmul(np.ones_like(x, shape=(len(x),)), x)
-    return y[None] if keepdims else y
+FEW, RUN = 64, 16  # numbers that the CPU adds one after the other: of few, of many
 
-LONG = 1024
+def _total(x, axis=None, keepdims=False):
+    """np.sum, accurate over all axes: NumPy's is off by 1 % where it adds up a million float32.
+
+    It adds pairwise along the last axis in memory alone. Other axes are added up in runs here.
+    """
+    axes = axes_of(axis, x.ndim)
+    count = math.prod([x.shape[a] for a in axes])
+    columns = x.ndim == 2 and axes == (0,)
+    if x.dtype.kind != "f" or x.size == 0 or backend.on_gpu(x) or count <= FEW and not columns:
+        return np.add.reduce(x, axis=axis, keepdims=keepdims)
+    if count <= FEW:
+        y = _ones(count, x) @ x
+        return y[None] if keepdims else y
+    order = sorted(range(x.ndim), key=lambda a: -builtins.abs(x.strides[a]))  # as in memory
+    y, kept = x.transpose(order), 1
+    for summed, group in reversed([(s, [*g]) for s, g in groupby(order, axes.__contains__)]):
+        n = math.prod([x.shape[a] for a in group])
+        if not summed:
+            kept *= n
+        elif kept == 1:
+            y = np.add.reduce(y.reshape(-1, n), axis=1)
+        else:
+            y = _middle(y.reshape(-1, n, kept))
+    y = y.reshape([1 if a in axes else x.shape[a] for a in order]).transpose(_inverse(order))
+    return y if keepdims else y.reshape([n for a, n in enumerate(x.shape) if a not in axes])
+
+def _middle(x):
+    """The sum over the middle axis, in runs, by products with ones: several times as fast."""
+    lead, n, kept = x.shape
+    while n > 1:
+        run = builtins.min(n, RUN)
+        runs, rest = x[:, :n - n % run], x[:, n - n % run:]
+        sums = _ones(run, x) @ runs.reshape(lead, run, n // run * kept)
+        x = np.concatenate([sums.reshape(lead, n // run, kept), rest], axis=1)
+        n = x.shape[1]
+    return x
+
+def _ones(n, x):
+    return np.ones_like(x, shape=(n,))
 
 @primitive()
 def sum(x, /, axis=None, keepdims=False):

@@ -182,7 +182,8 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """v <- alpha v + (1 - alpha) g^2; p -= lr g / (v^(1/2) + eps).
 
-    (Tieleman & Hinton 2012, lecture 6e, without eps.) In float32 g^2 overflows where |g| > 1.8e19.
+    (Tieleman & Hinton 2012, lecture 6e, without eps.) In float32 v overflows once it is to exceed
+    3.4e38, the square of 1.8e19; the step is 0 from there on.
 
     Raises ValueError for an alpha outside [0, 1), a negative eps, and for float16 parameters.
     """
@@ -200,8 +201,8 @@ class RMSprop(Optimizer):
 
     def update(self, rates: Array, g: Array, *state: Array) -> None:
         (v,) = state
-        square = g * g
-        square *= 1 - self.alpha
+        square = g * (1 - self.alpha) ** 0.5  # before squaring, which would overflow earlier
+        square *= square
         v *= self.alpha
         v += square
         root = np.sqrt(v, out=square)
@@ -214,8 +215,8 @@ class Adam(Optimizer):
     """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p -= lr m_hat / (v_hat^(1/2) + eps).
 
     m_hat = m / (1 - b1^t) and v_hat = v / (1 - b2^t) at step t = 1, 2, ... undo the bias of the
-    zero start (Kingma & Ba 2015, algorithm 1; ``betas`` is (b1, b2)). In float32 g^2 overflows
-    where (1 - b1) |g| > 1.8e19.
+    zero start (Kingma & Ba 2015, algorithm 1; ``betas`` is (b1, b2)). In float32 v overflows
+    once it is to exceed 3.4e38, the square of 1.8e19; the step is 0 from there on.
 
     Raises ValueError for betas outside [0, 1), a negative eps, and for float16 parameters.
     """
@@ -246,8 +247,8 @@ class Adam(Optimizer):
         g *= 1 - b1
         m *= b1
         m += g  # m <- b1 m + (1 - b1) g
-        g *= g
-        g *= (1 - b2) / (1 - b1) ** 2  # (1 - b2) g^2: in place, so the first line is undone
+        g *= (1 - b2) ** 0.5 / (1 - b1)  # in place, so the first line is undone
+        g *= g  # (1 - b2) g^2, which overflows later than g^2
         v *= b2
         v += g  # v <- b2 v + (1 - b2) g^2
         np.sqrt(v, out=g)
