@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from tinygan import backend
 from tinygan.app import process
+from ahead import Ahead
 
 process.tune_process(1)  # one BLAS thread: on a busy machine two that wait for each other crawl
 COMMON = dict(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -31,3 +32,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # else every full garbage collection walks through thousands of collected tests
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """Of all tests that will look at some; where tests are shared out, each test starts its own."""
+    shared_out = "PYTEST_XDIST_WORKER" in os.environ
+    items = [item for item in request.session.items if not shared_out
+             and item.get_closest_marker("ahead") and not item.get_closest_marker("skip")]
+    started = Ahead(items, tmp_path_factory)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def ahead(request: pytest.FixtureRequest, processes: Ahead,
+          tmp_path_factory: pytest.TempPathFactory):
+    """(folder, results) of the processes of this test."""
+    if request.node.nodeid in processes.folders:
+        yield processes.of(request.node.nodeid)
+    else:
+        own = Ahead([request.node], tmp_path_factory)
+        yield own.of(request.node.nodeid)
+        own.end()

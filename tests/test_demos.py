@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
 import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,28 +35,16 @@ DEMOS = {  # name: the options of a short run
     "weight_clipping": ["--steps", "40", "--deep-steps", "3"]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Glyphs are drawn once for all runs, outside the user's own cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TINYGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def run(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in the demo's header, with this Python, in that folder."""
+def command(name: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command in the demo's header, with this Python."""
     text = (ROOT / f"demos/{name}.py").read_text()
     (line,) = re.findall(rf"^    (\.venv/bin/python demos/{name}\.py.*)$", text, re.MULTILINE)
     words = shlex.split(line)
-    command = [sys.executable, str(ROOT / words[1]), *words[2:], *DEMOS[name], *arguments]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": path},
-                          capture_output=True, text=True, timeout=300)
+    return [sys.executable, str(ROOT / words[1]), *words[2:], *DEMOS[name], *arguments], {}
 
 
-def check(name: str, folder: Path, *arguments: str) -> str:
-    """Run the demo, check that it wrote a picture; returns what it printed."""
-    done = run(name, folder, *arguments)
+def printed_by(done: subprocess.CompletedProcess[str], folder: Path) -> str:
+    """What a demo printed, after a check that it wrote a picture."""
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (picture,) = re.findall(r"^picture  (.+)$", done.stdout, re.MULTILINE)
@@ -74,6 +60,15 @@ def numbers(printed: str, start: str) -> list[float]:
     """The numbers that follow ``start`` on its line."""
     (line,) = re.findall(rf"^{re.escape(start)} +(.+)$", printed, re.MULTILINE)
     return [float(number) for number in line.split()]
+
+
+def double_backprop(printed):
+    """The three derivatives agree to the printed precision."""
+    name = r"(?:penalty P|dP/d\S+(?: \d\])?)"
+    rows = re.findall(rf"^{name} +(\S+) +(\S+) +(\S+)$", printed, re.MULTILINE)
+    assert len(rows) == 5
+    for by_hand, by_grad, by_differences in rows:
+        assert by_hand == by_grad == by_differences
 
 
 def dirac_gan(printed):
@@ -119,30 +114,21 @@ def weight_clipping(printed):
 
 
 CLAIMS = {  # what a demo's numbers must show even at this scale
-    "dirac_gan": dirac_gan, "vae_glyphs": vae_glyphs,
+    "double_backprop": double_backprop, "dirac_gan": dirac_gan, "vae_glyphs": vae_glyphs,
     "vanishing_gradients": vanishing_gradients, "weight_clipping": weight_clipping}
 
 
-@pytest.fixture(scope="module")
-def demo_runs(request, tmp_path_factory):
-    """name -> (the demo's folder, a future of what it prints); two processes at a time."""
-    wanted = [item.callspec.params["name"] for item in request.session.items
-              if "demo_runs" in getattr(item, "fixturenames", ())]
-    with ThreadPoolExecutor(2) as pool:
-        found = {}
-        for name in wanted:
-            folder = tmp_path_factory.mktemp(name)
-            (folder / "runs").mkdir()
-            (folder / f"runs/{name}.png").write_text("mine")
-            job = pool.submit(check, name, folder, "--device", "cpu", "--seed", "1")
-            found[name] = folder, job
-        yield found
+def beside_a_picture(folder, name):
+    (folder / "runs").mkdir()
+    (folder / f"runs/{name}.png").write_text("mine")
+    return [command(name, "--device", "cpu", "--seed", "1")]
 
 
+@pytest.mark.ahead(commands=beside_a_picture)
 @pytest.mark.parametrize("name", DEMOS)
-def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, demo_runs):
-    folder, job = demo_runs[name]
-    printed = job.result()
+def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, ahead):
+    folder, (done,) = ahead
+    printed = printed_by(done, folder)
     assert "device cpu" in printed and "seed 1" in printed
     assert f"picture  runs/{name}-2.png" in printed
     assert (folder / f"runs/{name}.png").read_text() == "mine"
@@ -151,39 +137,47 @@ def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, demo_runs):
 
 
 @pytest.mark.gpu
+@pytest.mark.ahead(commands=lambda folder, name: [command(name, "--device", "cuda", "--seed", "1")])
 @pytest.mark.parametrize("name", DEMOS)
-def test_demo_runs_on_the_gpu(name, tmp_path):
-    assert "device cuda:0" in check(name, tmp_path, "--device", "cuda", "--seed", "1")
+def test_demo_runs_on_the_gpu(name, ahead):
+    folder, (done,) = ahead
+    assert "device cuda:0" in printed_by(done, folder)
 
 
-@pytest.mark.parametrize("seed", ["0", pytest.param("1", marks=pytest.mark.thorough),
-                                  pytest.param("2", marks=pytest.mark.thorough)])
-def test_the_three_derivatives_agree_to_the_printed_precision(seed, tmp_path):
-    printed = check("double_backprop", tmp_path, "--device", "cpu", "--seed", seed)
-    name = r"(?:penalty P|dP/d\S+(?: \d\])?)"
-    rows = re.findall(rf"^{name} +(\S+) +(\S+) +(\S+)$", printed, re.MULTILINE)
-    assert len(rows) == 5
-    for by_hand, by_grad, by_differences in rows:
-        assert by_hand == by_grad == by_differences
+@pytest.mark.thorough
+@pytest.mark.ahead(
+    commands=lambda folder, seed: [command("double_backprop", "--device", "cpu", "--seed", seed)])
+@pytest.mark.parametrize("seed", ["0", "2"])
+def test_the_three_derivatives_agree_whatever_the_seed(seed, ahead):
+    folder, (done,) = ahead
+    double_backprop(printed_by(done, folder))
 
 
-def test_same_seed_same_numbers(tmp_path):
+@pytest.mark.ahead(commands=lambda folder: 2 * [command("gan_ring", "--device", "cpu")])
+def test_same_seed_same_numbers(ahead):
     """All but the time and the picture's name."""
-    first, second = (check("gan_ring", tmp_path, "--device", "cpu") for _ in range(2))
+    folder, results = ahead
+    first, second = (printed_by(done, folder) for done in results)
     assert first.split("done in")[0] == second.split("done in")[0] != ""
 
 
-def test_unknown_device_is_one_line_and_leaves_no_folder(tmp_path):
-    done = run("wgan_gp_ring", tmp_path, "--device", "gpu7")
+@pytest.mark.ahead(commands=lambda folder: [command("wgan_gp_ring", "--device", "gpu7")])
+def test_unknown_device_is_one_line_and_leaves_no_folder(ahead):
+    folder, (done,) = ahead
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("choose cpu, cuda, cuda:N or auto")
     assert "unknown device 'gpu7'" in done.stderr and "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert not list(folder.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
-    (tmp_path / "file").touch()
-    done = run("wgan_gp_ring", tmp_path, "--device", "cpu", "--out", "file/picture.png")
+def beside_a_file(folder):
+    (folder / "file").touch()
+    return [command("wgan_gp_ring", "--device", "cpu", "--out", "file/picture.png")]
+
+
+@pytest.mark.ahead(commands=beside_a_file)
+def test_a_folder_that_cannot_be_made_is_one_line(ahead):
+    _, (done,) = ahead
     assert done.returncode == 2
     assert "file" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
