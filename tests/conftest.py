@@ -39,7 +39,8 @@ def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """Of all tests that will look at some; where tests are shared out, each test starts its own."""
     shared_out = "PYTEST_XDIST_WORKER" in os.environ
     items = [item for item in request.session.items if not shared_out
-             and item.get_closest_marker("ahead") and not item.get_closest_marker("skip")]
+             and item.get_closest_marker("ahead") and not item.get_closest_marker("skip")
+             and not any(mark.args[0] for mark in item.iter_markers("skipif"))]
     started = Ahead(items, tmp_path_factory)
     yield started
     started.end()

@@ -3,8 +3,8 @@
 import csv
 import json
 import os
-import pty
-import select
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,8 +38,25 @@ def empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def plain(monkeypatch):
-    """Draw no panel: most tests look at other things, and it takes a second or two."""
+    """Draw no panel and score few samples: most tests look at other things."""
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
+    monkeypatch.setattr(samples, "SCORED", 100)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "panel", lambda *arguments: Figure())
+        train("--steps", "2", "--device", "cpu", "--out", str(folder))
+    return folder
+
+
+@pytest.fixture
+def run(trained, empty_folder):
+    """A copy of it."""
+    return shutil.copytree(trained, empty_folder / "run")
 
 
 def files(folder):
@@ -164,15 +181,14 @@ def test_the_same_seed_gives_the_same_run(empty_folder, plain, capsys):
 
 
 def test_seconds_fixes_a_number_of_steps_that_is_stored(empty_folder, plain, capsys):
-    train("--seconds", "4", "--out", "timed")
+    train("--seconds", "2.6", "--out", "timed")
     steps = json.loads((empty_folder / "timed/run.json").read_text())["config"]["steps"]
     train("--steps", str(steps), "--out", "counted")
-    assert steps > 1 and state(empty_folder / "timed") == state(empty_folder / "counted")
+    assert steps > 10 and state(empty_folder / "timed") == state(empty_folder / "counted")
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz", "csv", "png"])
-def test_sample_writes_each_format(empty_folder, plain, ending, capsys):
-    train("--steps", "2", "--out", "run")
+def test_sample_writes_each_format(empty_folder, run, ending, capsys):
     assert main(["sample", "run", "-n", "7", "--seed", "3", "-o", f"new.{ending}"]) == 0
     expected = tg.GAN.load("run/checkpoint.npz").sample(7, seed=3)
     if ending == "png":
@@ -184,10 +200,9 @@ def test_sample_writes_each_format(empty_folder, plain, ending, capsys):
         assert np.array_equal(loaded if ending == "npy" else loaded["samples"], expected)
 
 
-def test_evaluate_prints_both_definitions_beside_real_data(empty_folder, plain, capsys,
-                                                           monkeypatch):
+def test_evaluate_prints_both_definitions_beside_real_data(run, capsys, monkeypatch):
     monkeypatch.setattr(evaluation, "HALVES", 2)
-    train("--steps", "2", "--out", "run")
+    monkeypatch.setattr(evaluation, "N_EXACT", 100)
     assert main(["evaluate", "run"]) == 0
     out = capsys.readouterr().out
     names = ("modes captured, 3 sigma", "reverse KL", "precision", "recall", "density", "coverage",
@@ -290,7 +305,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_line_and_its_exit_code(empty_folder, plain, case, capsys):
+def test_bad_input_gets_one_line_and_its_exit_code(empty_folder, run, case, capsys):
     (empty_folder / "text.csv").write_text("1,2\n3,four\n")
     (empty_folder / "nan.csv").write_text("1,2\nnan,3\n")
     (empty_folder / "ragged.csv").write_text("1,2\n3\n")
@@ -300,9 +315,6 @@ def test_bad_input_gets_one_line_and_its_exit_code(empty_folder, plain, case, ca
     (empty_folder / "short.npy").write_bytes((empty_folder / "short.npy").read_bytes()[:-8])
     np.save("object.npy", np.array([{}, []], dtype=object), allow_pickle=True)
     arguments, code = BAD[case]
-    if "run" in arguments:
-        train("--steps", "2", "--out", "run")
-        capsys.readouterr()
     before = files(empty_folder)
     assert main(arguments) == code
     out, err = capsys.readouterr()
@@ -310,7 +322,7 @@ def test_bad_input_gets_one_line_and_its_exit_code(empty_folder, plain, case, ca
     assert "allow_pickle" not in err and files(empty_folder) == before
 
 
-def test_no_gpu_is_exit_code_3_and_names_the_remedy(monkeypatch, capsys):
+def test_no_gpu_is_exit_code_3_and_names_the_remedy(plain, monkeypatch, capsys):
     monkeypatch.setattr(backend, "gpu_count",
                         lambda: (0, "CuPy is not installed: install the extra cuda12"))
     assert main(["train", "--device", "cuda", "--steps", "1"]) == 3
@@ -372,41 +384,44 @@ def test_help_names_every_method_data_set_and_default(capsys):
     assert f"conv net's image ({methods.WIDTHS['conv']})" in text
 
 
-def test_a_pipe_gets_plain_lines(empty_folder):
-    done = subprocess.run([*COMMAND, "train", *SMALL, "--steps", "20", "--out", "run"],
-                          capture_output=True, check=True,
-                          env=os.environ | {"FORCE_COLOR": "1"})
-    assert b"\r" not in done.stderr and b"\x1b" not in done.stderr + done.stdout
-    assert done.stderr.decode().splitlines()[-1].startswith("step 20/20")
+TWENTY = [*COMMAND, "train", *SMALL, "--steps", "20", "--out", "run"]
 
 
-def test_a_reader_that_has_gone_is_no_error(empty_folder):
-    command = " ".join([*COMMAND, "train", *SMALL, "--steps", "20", "--out", "run"])
-    line = f"{command} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True)
-    assert done.returncode == 0 and done.stdout.count(b"\n") == 1
-    assert files(empty_folder / "run") == WHOLE
+@pytest.mark.ahead(commands=lambda folder: [(TWENTY, {"FORCE_COLOR": "1"})])
+def test_a_pipe_gets_plain_lines(ahead):
+    _, (done,) = ahead
+    assert done.returncode == 0
+    assert "\r" not in done.stderr and "\x1b" not in done.stderr + done.stdout
+    assert done.stderr.splitlines()[-1].startswith("step 20/20")
 
 
+@pytest.mark.ahead(commands=lambda folder: [
+    (["bash", "-c", f"{shlex.join(TWENTY)} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}"], {})])
+def test_a_reader_that_has_gone_is_no_error(ahead):
+    folder, (done,) = ahead
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    assert files(folder / "run") == WHOLE
+
+
+IN_A_TERMINAL = """
+import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(["sh", "-c", sys.argv[1]])))
+"""
+
+
+def in_a_terminal(folder, columns):
+    line = shlex.join([*COMMAND, "train", *SMALL, "--steps", "100", "--out", "run"])
+    return [([sys.executable, "-c", IN_A_TERMINAL, f"{line} >/dev/null"],
+             {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"})]
+
+
+@pytest.mark.ahead(commands=in_a_terminal)
 @pytest.mark.parametrize("columns", [40, pytest.param(100, marks=pytest.mark.thorough)])
-def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(empty_folder, columns):
-    master, slave = pty.openpty()
-    environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
-    process = subprocess.Popen([*COMMAND, "train", *SMALL, "--steps", "100", "--out", "run"],
-                               stderr=slave,
-                               stdout=subprocess.DEVNULL, env=environment)
-    os.close(slave)
-    seen, end = b"", time.monotonic() + 60
-    while time.monotonic() < end:
-        if select.select([master], [], [], 0.2)[0]:
-            try:
-                seen += os.read(master, 65536)
-            except OSError:  # the other side is closed
-                break
-    assert process.wait(timeout=60) == 0
-    os.close(master)
-    shown = seen.decode().replace("\r\n", "").split("\r")[1:]
-    assert len(shown) >= 2 and "step 100/100" in shown[-1] and b"\x1b" not in seen
+def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(columns, ahead):
+    _, (done,) = ahead
+    assert done.returncode == 0
+    shown = done.stdout.replace("\r\n", "").split("\r")[1:]
+    assert len(shown) >= 2 and "step 100/100" in shown[-1] and "\x1b" not in done.stdout
     assert all(len(text) < columns for text in shown)
 
 
@@ -417,31 +432,31 @@ NAMES = ["数据 ñ", "a\udcffb", "line\nbreak"]
 SHORT = [("cp1252", NAMES[0]), ("plain C", NAMES[1])]
 
 
+def with_points(folder, console, name):
+    with open(folder / f"{name}.csv", "w") as file:
+        np.savetxt(file, np.random.default_rng(0).normal(size=(30, 2)), delimiter=",")
+    run = f"runs/{name}-wgan-gp-0"
+    commands = (["train", f"{name}.csv", *SMALL, "--steps", "2"],
+                ["sample", run, "-n", "3", "-o", f"{name}.npy"],
+                ["train", f"{name}.txt", "--steps", "1"])
+    return [([*COMMAND, *command], CONSOLES[console]) for command in commands]
+
+
+@pytest.mark.ahead(commands=with_points)
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes")
 @pytest.mark.parametrize("console, name", SHORT + [
     pytest.param(console, name, marks=pytest.mark.thorough)
     for console in CONSOLES for name in NAMES if (console, name) not in SHORT])
-def test_any_name_of_a_file_does_on_any_console(empty_folder, console, name):
+def test_any_name_of_a_file_does_on_any_console(console, name, ahead):
     """What a console cannot show is escaped; what a command does, it does to its end."""
-    def tinygan(*arguments, code=0):
-        done = subprocess.run([*COMMAND, *map(os.fsencode, arguments)], env=environment,
-                              capture_output=True)
+    folder, (train, sample, wrong) = ahead
+    for done, code in ((train, 0), (sample, 0), (wrong, 2)):
         assert done.returncode == code, done.stderr
-        assert b"Traceback" not in done.stderr and b"Warning" not in done.stderr
-        return (done.stderr if code else done.stdout).decode("latin-1")
-
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment |= CONSOLES[console]
-    points = np.random.default_rng(0).normal(size=(30, 2))
-    with open(f"{name}.csv", "w") as file:
-        np.savetxt(file, points, delimiter=",")
-    said = tinygan("train", f"{name}.csv", *SMALL, "--steps", "2")
-    run = f"runs/{name}-wgan-gp-0"
-    assert files(empty_folder / run) == WHOLE and len(said.splitlines()) == 9
-    assert tinygan("sample", run, "-n", "3", "-o", f"{name}.npy").startswith("3 samples")
-    assert np.load(f"{name}.npy").shape == (3, 2)
-    error = tinygan("train", f"{name}.txt", "--steps", "1", code=2)
-    assert error.startswith("tinygan: ") and error.count("\n") == 1
+        assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    assert files(folder / f"runs/{name}-wgan-gp-0") == WHOLE
+    assert len(train.stdout.splitlines()) == 9 and sample.stdout.startswith("3 samples")
+    assert np.load(folder / f"{name}.npy").shape == (3, 2)
+    assert wrong.stderr.startswith("tinygan: ") and wrong.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no font"), OSError("no LaTeX"), MemoryError()])
@@ -493,8 +508,7 @@ def test_a_second_process_is_kept_out_of_a_folder(empty_folder, plain, capsys):
     assert steps == sorted(set(steps)) and steps[-1] <= step
 
 
-def test_what_a_killed_process_left_keeps_nobody_out(empty_folder, plain, capsys):
-    train("--steps", "2", "--out", "run")
+def test_what_a_killed_process_left_keeps_nobody_out(empty_folder, plain, run, capsys):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (empty_folder / f"run/.lock.{dead.pid}").touch()
@@ -502,12 +516,11 @@ def test_what_a_killed_process_left_keeps_nobody_out(empty_folder, plain, capsys
     assert files(empty_folder / "run") == WHOLE
 
 
-def test_a_run_that_has_moved_on_meanwhile_is_not_overwritten(empty_folder, plain, monkeypatch,
+def test_a_run_that_has_moved_on_meanwhile_is_not_overwritten(empty_folder, plain, run, monkeypatch,
                                                               capsys):
     """By a process that finished between this one's reading of the checkpoint and its turn."""
     train("--steps", "4", "--out", "ahead")
     newer = (empty_folder / "ahead/checkpoint.npz").read_bytes()
-    train("--steps", "2", "--out", "run")
 
     def other(gan):
         (empty_folder / "run/checkpoint.npz").write_bytes(newer)
