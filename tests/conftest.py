@@ -1,10 +1,12 @@
-"""What all tests share: hypothesis profiles, and what the markers ``gpu`` and ``thorough`` skip.
+"""What all tests share: hypothesis profiles, what the markers gpu, mpi and thorough skip.
 
 HYPOTHESIS_PROFILE=thorough takes many more examples: for a run overnight.
 """
 
 import gc
+import importlib.util
 import os
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,10 +24,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     count, reason = backend.gpu_count()
+    mpi = shutil.which("mpiexec") and importlib.util.find_spec("mpi4py")
     thorough = "thorough" in (config.option.markexpr or "")
     for item in items:
         if not count and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=reason))
+        if not mpi and item.get_closest_marker("mpi"):
+            item.add_marker(pytest.mark.skip(reason="needs mpiexec and mpi4py"))
         if not thorough and item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.skip(reason="long form; run with -m thorough"))
 

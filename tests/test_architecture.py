@@ -26,8 +26,8 @@ STANDS_ON = {"losses": set(ORDER[:7]), "optim": {"backend", "tensor"},
              "testing": set(CORE)}
 ROOMS = {  # the files of each folder, likewise
     "data": ["dataset", "toy", "files", "images", "sources"],
-    "training": ["checkpoint", "networks", "game", "likelihood", "methods", "samples", "record",
-                 "run", "evaluation", "diagnosis", "estimator"],
+    "training": ["checkpoint", "distributed", "networks", "game", "likelihood", "methods",
+                 "samples", "record", "run", "evaluation", "diagnosis", "estimator"],
     "testing": ["report", "ridders", "problem", "slopes", "explain", "check", "orders", "adapters",
                 "reproduction", "assertion", "samplers", "strategies", "compositions", "mutants",
                 "certificate"],
@@ -37,7 +37,8 @@ DOORS = {("__main__", "app.cli"), ("app.commands", "testing.certificate")}  # op
 OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"app.process"},
            "matplotlib": {"app.plots", "data.images"}, "PIL": {"app.plots", "data.images"},
            "sklearn": {"data.images", "training.estimator"}, "hypothesis": {"testing.strategies"},
-           "torch": {"testing.adapters"}, "jax": {"testing.adapters"}}
+           "mpi4py": {"training.distributed"}, "torch": {"testing.adapters"},
+           "jax": {"testing.adapters"}}
 # (numpy and the standard library may be anywhere)
 
 

@@ -216,9 +216,12 @@ def plain(run, dtype):
                 if isinstance(value, Tensor):
                     setattr(module, attribute, Tensor(value.data.astype(dtype)))
         game.optimizers[name] = SGD(network.parameters(), 0.02)
-    real = game.real
-    game.real = lambda: real().astype(dtype)  # else gradients at the data are rounded to float32
+    real, latents = game.real, game.latents  # else gradients at them are rounded to float32
+    game.real = lambda: real().astype(dtype)
+    game.latents = lambda steps=1: latents(steps).astype(dtype)
     game.average = ExponentialMovingAverage(game.generator)
+    if game.path_length:
+        game.path_length.mean = Tensor(np.zeros((), dtype))
     if game.clip:
         game.clip = WeightClip(game.critic.parameters(), game.clip.limit)
         game.clip.step()  # so that clipping is not a weight's longest move
@@ -243,12 +246,7 @@ def trained(batch, accumulate, dtype=np.float64, method="wgan-gp", steps=3, **op
 MLP = dict(net="mlp", width=16, depth=2)
 
 
-# In these every pass moves more than weights: spectral normalization's vectors, the mean length.
-MOVING = ("sngan", "path-length")
-exact = pytest.mark.parametrize("method", [name for name in METHODS if name not in MOVING])
-
-
-@exact
+@every_method
 @pytest.mark.parametrize("source", ["points", "images"])
 @pytest.mark.parametrize("batch, accumulate", [(8, 3), (1, 24), (5, 2)])
 def test_accumulated_batches_are_the_large_batch(method, source, batch, accumulate):
@@ -264,7 +262,7 @@ def test_accumulated_batches_are_the_large_batch(method, source, batch, accumula
         assert a == pytest.approx(b, rel=1e-12, abs=1e-12)
 
 
-@exact
+@every_method
 def test_accumulated_batches_are_the_large_batch_to_float32s_rounding(method):
     """A gradient sums the terms of 24 examples, each from six products of rows of up to 64 numbers.
 

@@ -27,7 +27,8 @@ from tinygan.app.cli import CommandError
 from tinygan.testing import (certificate, check, explain, orders, problem, report, samplers,
                              slopes)
 from tinygan.training import (METHODS, CheckpointError, Config, Diverged, checkpoint, diagnosis,
-                              estimator, evaluation, game, likelihood, methods, new_game, run)
+                              distributed, estimator, evaluation, game, likelihood, methods,
+                              new_game, record, run)
 
 X = np.random.default_rng(0).normal(size=(40, 2)) * [1, 50] + [0, 1000]
 SMALL = dict(steps=8, batch=8, width=8, depth=1, seed=5)
@@ -139,6 +140,8 @@ MAKE = {
     metrics.Interval: lambda: metrics.bootstrap(np.mean, [X], rng()),
     data.DataSet: lambda: data.image_array(np.random.default_rng(0).random((24, 3, 8, 8))),
     data.DataError: lambda: data.DataError("no data"),
+    record.Record: lambda: record.Record(play()), distributed.Ranks: distributed.Ranks,
+    distributed.Draws: distributed.Draws,
     checkpoint.CheckpointError: lambda: CheckpointError("a.npz", "cut off"),
     estimator.GAN: lambda: GAN(**SMALL, device="cpu").fit(X),
     estimator.NotFitted: lambda: estimator.NotFitted("not fitted"),

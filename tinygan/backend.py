@@ -136,6 +136,13 @@ def arrived(values: np.ndarray, device: str) -> Array:
     return to_device(values, device if device in STAND_INS else resolve_device(device))
 
 
+def wait(array: Array) -> None:
+    """Wait until the GPU of an array, if it lies on one, has computed it."""
+    if on_gpu(array):
+        with on(device_of(array)):
+            _cupy().cuda.get_current_stream().synchronize()
+
+
 def beside(value: Any, like: Array) -> Any:
     """A value, moved to the device of ``like`` if that is a GPU. (NumPy itself takes lists.)"""
     device = device_of(like)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+import traceback
 from typing import Any, NoReturn
 
 import numpy as np
 
 from .. import __version__
+from . import process
 
 USAGE, DEVICE, CHECKPOINT, MEMORY, WRITE, DIVERGED, INTERRUPTED = 2, 3, 4, 5, 6, 7, 130
 EXIT_CODES = """exit codes: 0 done, 2 wrong usage or unusable data, 3 device not usable,
@@ -141,6 +144,9 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors are one line on stderr."""
     arguments = sys.argv[1:] if argv is None else argv
+    rank = process.rank()
+    if rank:  # the first speaks for all
+        sys.stdout = sys.stderr = open(os.devnull, "w")
     try:
         options = parser().parse_args(arguments)
         for name, value in vars(options).items():
@@ -149,6 +155,8 @@ def main(argv: list[str] | None = None) -> int:
                                           "leave it out or fill it")
         from .commands import COMMANDS
 
+        if rank and options.command != "train":
+            return 0
         with np.errstate(all="ignore"):  # a loss that overflows is reported once, by name
             code = COMMANDS[options.command](options)
         if sys.stdout:
@@ -158,14 +166,30 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except SystemExit as error:  # by a signal
+        end_others(error.code)
+        raise
     except Exception as error:
-        if "--debug" in arguments:
-            raise
         code, message = code_and_message(error)
+        if rank and "mpi4py.MPI" in sys.modules and code != DIVERGED:
+            time.sleep(1)  # the first rank speaks, and ends this process, if it has failed as well
+            sys.stderr, message = sys.__stderr__, f"rank {rank}: {message}"
+        if "--debug" in arguments:
+            traceback.print_exc()
         say(f"tinygan: {message}", sys.stderr)
+        if code != DIVERGED:  # of which all ranks know
+            end_others(code)
         return code
     finally:
         say("", end="")
+
+
+def end_others(code: Any) -> None:
+    """End the other processes of a run on several, which would wait for this one."""
+    if "mpi4py.MPI" in sys.modules:
+        from ..training import distributed
+
+        distributed.abort(code)
 
 
 def say(text: str, stream: Any = None, end: str = "\n") -> None:

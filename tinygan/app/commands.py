@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import backend
 from ..training import (COLUMNS, GAN, METHODS, CheckpointError, Config, Diverged, Run, checkpoint,
-                        diagnosis, evaluation, samples, yardstick)
+                        diagnosis, distributed, evaluation, samples, yardstick)
 from ..training import run as runs
 from . import folder as files
 from . import process, report
@@ -38,7 +38,7 @@ def train(options: argparse.Namespace) -> int:
     check_seconds(options)
     chosen = {f.name: getattr(options, f.name) for f in fields(Config)}
     given = {name: value for name, value in chosen.items() if value is not None}
-    gan = GAN(**given, device=options.device, eager=options.eager)
+    gan = GAN(**given, device=options.device, eager=options.eager, comm=distributed.world().comm)
     # Raises for unusable options, device and data, before anything else happens.
     gan.prepare(options.data or "ring", data_dir=options.data_dir, size=options.size,
                 channels=options.channels, report=report.note)
@@ -81,7 +81,8 @@ def resume(options: argparse.Namespace) -> int:
     if not path.is_dir() and path.name != beside.name and beside.exists():
         raise CommandError(USAGE, f"going on from {path} would overwrite the checkpoint.npz "
                                   "beside it; copy it into another folder")
-    gan = open_with_data(path, device=options.device, steps=options.steps, eager=options.eager)
+    gan = open_with_data(path, device=options.device, steps=options.steps, eager=options.eager,
+                         comm=distributed.world().comm)
     if gan.run_.step >= gan.steps:
         raise CommandError(USAGE, f"{options.resume} has done its {gan.run_.step} steps; "
                                   "give a larger --steps")
@@ -96,17 +97,18 @@ def flag(name: str) -> str:
 def tune(gan: GAN) -> str:
     """Set up the process for a run; the products of a convolution are those of wide layers."""
     config = gan.run_.config
-    return process.tune_process(config.width * (16 if config.net == "conv" else 1))
+    width = config.width * (16 if config.net == "conv" else 1)
+    return process.tune_process(width, gan.run_.game.ranks.beside)
 
 
 def steps_for(seconds: float, run: Run) -> int:
     """How many iterations fit into the time, from the speed of a few of a run that is discarded."""
-    started = time.perf_counter()
+    started, ranks = time.perf_counter(), run.game.ranks
     share = min(3.0, seconds / 10)
     while run.step < 3:  # warm-up: first calls, and compilation on a GPU
         run.iterate()
     before, begun = run.step, time.perf_counter()
-    while run.step == before or time.perf_counter() - begun < share:
+    while ranks.agree(run.step == before or time.perf_counter() - begun < share)[0]:
         run.iterate()
     per_step = (time.perf_counter() - begun) / (run.step - before)
     begun = time.perf_counter()
@@ -114,22 +116,25 @@ def steps_for(seconds: float, run: Run) -> int:
     per_evaluation = time.perf_counter() - begun
     left = seconds - (time.perf_counter() - started) - 2.0  # for start, files and pictures
     steps = (left - runs.EVALUATIONS * per_evaluation) / per_step
-    return max(1, int(steps if steps > runs.EVALUATIONS else left / (per_step + per_evaluation)))
+    steps = max(1, int(steps if steps > runs.EVALUATIONS else left / (per_step + per_evaluation)))
+    return -int(ranks.agree(-steps)[0])  # the fewest
 
 
 def train_in(place: Callable[[], Path], gan: GAN, speed: str) -> int:
     """Train in the folder that ``place`` gives, from the header to the results."""
     run, about, reason = gan.run_, files.describe(gan, speed), ""
-    with stopping(run) as caught:
+    if run.game.ranks.rank:
+        return follow(run)
+    with stopping(run):
         folder = place()
         with files.locked(folder):
             files.begin(gan, folder, about)
             say(report.header(gan, folder, speed))
             try:
-                play(gan, folder, caught)
+                play(gan, folder)
                 ideal = yardstick(gan.data_)
                 report.write_pictures(gan, folder, ideal)
-                reason = signal.Signals(caught[0]).name if caught else "done"
+                reason = signal.Signals(run.stop).name if run.stop else "done"
             except (Diverged, OSError) as error:
                 failed = failure(error, gan, folder)
                 reason = str(failed)
@@ -144,15 +149,26 @@ def train_in(place: Callable[[], Path], gan: GAN, speed: str) -> int:
                     if reason == "done":
                         raise
     say(report.results(gan, folder, ideal))
-    if not caught:
+    if not run.stop:
         return 0
     rest = f"; to go on: tinygan train --resume {shlex.quote(str(folder))}"
     say(f"stopped by {reason} at step {run.step} of {run.config.steps}"
         + rest * (run.step < run.config.steps))
-    return 128 + caught[0]
+    return 128 + run.stop
 
 
-def play(gan: GAN, folder: Path, caught: list[int]) -> None:
+def follow(run: Run) -> int:
+    """Train as a rank after the first, which alone writes and says something."""
+    with stopping(run):
+        try:
+            for _ in run.train():
+                pass
+        except Diverged:
+            return DIVERGED
+    return 128 + run.stop if run.stop else 0
+
+
+def play(gan: GAN, folder: Path) -> None:
     """Play to the end or to a signal, with a log, progress and checkpoints."""
     run, saved = gan.run_, time.perf_counter()
     with Progress(run) as progress, open(folder / "log.csv", "a", newline="") as file:
@@ -162,7 +178,7 @@ def play(gan: GAN, folder: Path, caught: list[int]) -> None:
             progress.show(row)
             if row["sliced_wasserstein"] <= run.best():
                 files.save(gan, folder, "best.npz")
-            if time.perf_counter() - saved > SAVE_EVERY and not caught:
+            if time.perf_counter() - saved > SAVE_EVERY and not run.stop:
                 files.save(gan, folder)
                 saved = time.perf_counter()
     files.save(gan, folder)
@@ -177,6 +193,7 @@ def failure(error: Diverged | OSError, gan: GAN, folder: Path) -> CommandError:
     with contextlib.suppress(OSError):
         gan.save(folder / "diverged.npz")
     game = gan.run_.game
+    game.ranks = distributed.Ranks()  # the others are at their end
     first = (diagnosis.first(game) or ["none, when the step is repeated"])[0]
     lr = min(game.config.lr / 5, game.method.lr)
     return CommandError(DIVERGED, f"{error}; first are {first} (see tinygan explain {folder}); "
@@ -184,10 +201,10 @@ def failure(error: Diverged | OSError, gan: GAN, folder: Path) -> CommandError:
 
 
 @contextlib.contextmanager
-def stopping(run: Run) -> Iterator[list[int]]:
+def stopping(run: Run) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the training after its present step, a second one the process.
 
-    Yields the list of those that came. Everything else that a run does is done to its end.
+    Everything else that a run does is done to its end.
     """
     caught: list[int] = []
 
@@ -195,11 +212,11 @@ def stopping(run: Run) -> Iterator[list[int]]:
         if caught:
             os._exit(128 + signum)
         caught.append(signum)
-        run.stop = True
+        run.stop = signum
 
     previous = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield caught
+        yield
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

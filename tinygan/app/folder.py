@@ -80,6 +80,7 @@ def describe(gan: GAN, speed: str) -> dict[str, Any]:
                 if name in process.THREAD_VARIABLES or name.startswith(("CUPY_", "TINYGAN_"))}
     return {"tinygan": __version__, "arguments": sys.argv[1:], "data": gan.source_,
             "config": asdict(gan.run_.config), "device": gan.run_.game.device,
+            "ranks": gan.run_.game.ranks.size,
             "python": platform.python_version(), "numpy": np.__version__, "blas": process.blas(),
             "machine": platform.platform(), "speed": speed, "environment": relevant,
             "started": _now()}

@@ -8,6 +8,7 @@ import sys
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                     "OMP_NUM_THREADS")
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
 def keep_memory() -> bool:
@@ -29,21 +30,28 @@ def keep_memory() -> bool:
     return all(done)
 
 
-def tune_process(width: int) -> str:
+def tune_process(width: int, processes: int = 1) -> str:
     """Set up this process for networks of a width, and say how: ``keep_memory``, BLAS threads.
 
     Up to width 256 BLAS gets one thread: two that wait for each other make products of small
-    matrices slower, several times so on a busy machine. ``OMP_NUM_THREADS`` and the like, if set,
-    are obeyed.
+    matrices slower, several times so on a busy machine. Above, such ``processes`` as train together
+    share the cores. ``OMP_NUM_THREADS`` and the like, if set, are obeyed.
     """
     memory = ", memory kept" if keep_memory() else ""
     chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    if chosen or width > 256:
+    if chosen or width > 256 and processes == 1:
         return (chosen[0] if chosen else "BLAS threads by default") + memory
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1, user_api="blas")
-    return "1 BLAS thread" + memory
+    threads = max(1, (os.cpu_count() or 1) // processes) if width > 256 else 1
+    threadpool_limits(threads, user_api="blas")
+    return f"{threads} BLAS thread{'s' * (threads > 1)}{memory}"
+
+
+def rank() -> int:
+    """The number of this process among those that ``mpiexec`` or the like started together."""
+    found = (os.environ.get(name, "") for name in RANK_VARIABLES)
+    return next((int(value) for value in found if value.isdecimal()), 0)
 
 
 def blas() -> list[str]:

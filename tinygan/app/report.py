@@ -38,6 +38,7 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
         f"tinygan {__version__}  {game.method.title}  data {data.name}{_about(data)}"
         f"  seed {config.seed}",
         f"device {game.device}" + " (no GPU usable, see tinygan devices)" * fallback
+        + _ranks(game.ranks, game.device)
         + f"  numpy {np.__version__}  {speed}  {'eager' if run.eager else 'replayed'} steps",
         _settings(gan),
         f"data: {_parts(data)}  steps {run.step} to {config.steps}  writing to {folder}"]
@@ -45,6 +46,14 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
     fold = textwrap.TextWrapper(width, subsequent_indent="    ", break_long_words=False,
                                 break_on_hyphens=False)
     return "\n".join(fold.fill(printable(line)) for line in lines)
+
+
+def _ranks(ranks: Any, device: str) -> str:
+    """The processes of a run on several."""
+    if ranks.size == 1:
+        return ""
+    through = "" if device == "cpu" else ", sums on GPUs" if ranks.on_gpus else ", sums on hosts"
+    return f"  {ranks.size} ranks on {ranks.hosts} host{'s' * (ranks.hosts > 1)}{through}"
 
 
 def _settings(gan: GAN) -> str:

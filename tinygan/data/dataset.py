@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +52,17 @@ class DataSet:
             return self.draw(rng, n)
         chosen = self.split[name]
         return self.at(chosen if n >= len(chosen) else rng.choice(chosen, n, replace=False))
+
+    def fingerprint(self) -> str:
+        """A hash of all that is drawn from: equal data on two machines have the same."""
+        digest = hashlib.sha256(self.name.encode() + self.mean.tobytes() + self.scale.tobytes())
+        if self.split is None or self.at is None:
+            digest.update(self.draw(np.random.default_rng(0), 1000).tobytes())
+        else:
+            rows = np.concatenate([*self.split.values()])
+            for start in range(0, len(rows), 4096):
+                digest.update(self.at(rows[start:start + 4096]).tobytes())
+        return digest.hexdigest()
 
     def to_data_units(self, x: Any) -> np.ndarray:
         """x * scale + mean: (n, dim) -> (n, dim) float64, as a large mean needs its digits."""

@@ -14,6 +14,7 @@ import numpy as np
 from .. import __version__, backend, data, metrics
 from ..layers import Module
 from . import checkpoint, methods, networks, samples
+from .distributed import Ranks
 from .methods import Config
 from .run import Run
 
@@ -37,14 +38,14 @@ class GAN:
     """
 
     def __init__(self, method: str = "wgan-gp", *, net: str = "mlp", steps: int = Config.steps,
-                 batch: int = Config.batch, accumulate: int = 1, width: int | None = None,
+                 batch: int = Config.batch, accumulate: int | None = None, width: int | None = None,
                  depth: int | None = None, latent: int | None = None, lr: float | None = None,
                  n_critic: int | None = None, penalty: float | None = None, seed: int = 0,
-                 device: str | None = None, eager: bool = False) -> None:
+                 device: str | None = None, eager: bool = False, comm: Any = None) -> None:
         self.method, self.net, self.steps, self.batch = method, net, steps, batch
         self.accumulate, self.width, self.depth, self.latent = accumulate, width, depth, latent
         self.lr, self.n_critic, self.penalty, self.seed = lr, n_critic, penalty, seed
-        self.device, self.eager = device, eager
+        self.device, self.eager, self.comm = device, eager, comm
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -74,7 +75,10 @@ class GAN:
                     input_tags=InputTags(three_d_array=True))
 
     def _config(self) -> Config:
-        return Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
+        values = {f.name: getattr(self, f.name) for f in fields(Config)}
+        if self.accumulate is None:
+            values["accumulate"] = self.comm.Get_size() if self.comm else 1
+        return Config(**values)
 
     # ---------------------------------------------------------------------------- training
 
@@ -99,11 +103,18 @@ class GAN:
         return self._begin(self.data_)
 
     def _begin(self, data_set: data.DataSet) -> Run:
-        device = backend.resolve_device(self.device)
+        ranks = Ranks(self.comm)
+        device = ranks.device(self.device)
         config = self._config().resolved(data_set)
         if networks.weights(config, data_set) > MOST_WEIGHTS:
             raise MemoryError(f"networks of more than {MOST_WEIGHTS:,} weights")
-        self.run_ = Run(methods.new_game(config, data_set, device), self.eager)
+        if ranks.size > 1:
+            ranks.check_alike({"version of tinygan": __version__,
+                               "version of NumPy": np.__version__,
+                               "kind of device": device.partition(":")[0],
+                               "set of settings": asdict(config),
+                               "data set": data_set.fingerprint()})
+        self.run_ = Run(methods.new_game(config, data_set, device, ranks), self.eager)
         self.data_ = data_set
         return self.run_
 
@@ -227,7 +238,7 @@ class GAN:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | None = None, X: Any = None,
-             steps: int | None = None, eager: bool = False) -> GAN:
+             steps: int | None = None, eager: bool = False, comm: Any = None) -> GAN:
         """A GAN from a checkpoint.
 
         X, the training data, is needed only to go on training; ``steps`` to go on for longer.
@@ -237,7 +248,7 @@ class GAN:
         backend.resolve_device(device)  # so that a wrong device is not blamed on the file
         header, arrays = checkpoint.load(path)
         try:
-            return cls._loaded(header, arrays, device, X, steps, eager)
+            return cls._loaded(header, arrays, device, X, steps, eager, comm)
         except (backend.DeviceError, data.DataError):
             raise
         except Exception as error:  # a whole file with the wrong content
@@ -246,9 +257,9 @@ class GAN:
 
     @classmethod
     def _loaded(cls, header: dict[str, Any], arrays: dict[str, np.ndarray], device: str | None,
-                X: Any, steps: int | None, eager: bool) -> GAN:
+                X: Any, steps: int | None, eager: bool, comm: Any) -> GAN:
         config, described = header["config"], header["data"]
-        gan = cls(**config, device=device, eager=eager)
+        gan = cls(**config, device=device, eager=eager, comm=comm)
         if steps is not None:
             gan.steps = steps
         mean, scale = arrays.pop("data/mean"), arrays.pop("data/scale")

@@ -7,7 +7,7 @@ and checkpoints, is in ``run.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ..layers import Module
 from ..optim import ExponentialMovingAverage, WeightClip, linear
 from ..tensor import Tensor
 from . import networks
+from .distributed import Draws, Ranks
 
 if TYPE_CHECKING:
     from .methods import Config, Method
@@ -38,11 +39,13 @@ class PathLength(Module):
     def __init__(self, device: str = "cpu") -> None:
         self.mean = Tensor(backend.zeros((), device=device))
 
-    def penalty(self, generator: Module, z: Array, rng: backend.Rng) -> Any:
-        """The penalty at the latents z. Moves the target one hundredth of the way to their mean."""
-        penalty, mean = losses.path_length_penalty(generator, z, self.mean.data, rng=rng)
+    def penalty(self, generator: Module, z: Array, rng: backend.Rng) -> tuple[Any, Any]:
+        """The penalty at the latents z, and the mean length there."""
+        return losses.path_length_penalty(generator, z, self.mean.data, rng=rng)
+
+    def follow(self, mean: Array) -> None:
+        """Move the target one hundredth of the way to a step's mean length."""
         self.mean.assign(self.mean.data + 0.01 * (mean - self.mean.data))
-        return penalty
 
 
 class Game:
@@ -50,11 +53,14 @@ class Game:
 
     ``config`` is resolved (``methods.Config``), ``method`` is that of the data. All draws of an
     iteration come from ``rng``; the first weights come from a stream of their own, so they depend
-    on the seed alone.
+    on the seed alone. ``ranks`` are the processes that share an iteration's work.
     """
 
-    def __init__(self, config: Config, method: Method, data: DataSet, device: str = "cpu") -> None:
+    def __init__(self, config: Config, method: Method, data: DataSet, device: str = "cpu",
+                 ranks: Ranks | None = None) -> None:
         self.config, self.method, self.data, self.device = config, method, data, device
+        self.ranks = ranks or Ranks()
+        self.draws: dict[str, Draws] = {}  # of a part, by its name
         self.latent_dim = config.latent
         weights, draws = np.random.SeedSequence(config.seed).spawn(2)
         self.networks = self.build(backend.rng(weights, device))
@@ -104,6 +110,8 @@ class Game:
         gradients, columns = self.accumulated("generator", self.latents(), *partners)
         self.optimizers["generator"].step(gradients)
         self.average.update()
+        if self.path_length:
+            self.path_length.follow(columns.pop("mean_length"))
         return critic_columns | columns
 
     def critic_gradients(self, real: Array, fake: Array) -> Gradients:
@@ -125,26 +133,76 @@ class Game:
             loss = self.method.generator_loss(fake_scores, real_scores)
         else:
             loss = self.method.generator_loss(self.critic(self.with_noise(fake)))
+        columns = {}
         if self.path_length:
-            penalty = self.path_length.penalty(self.generator, z, self.rng)
+            penalty, columns["mean_length"] = self.path_length.penalty(self.generator, z, self.rng)
             loss = loss + self.method.path_length * penalty
-        return grad(loss, self.generator.parameters()), {"generator_loss": loss.data}
+        return grad(loss, self.generator.parameters()), {"generator_loss": loss.data} | columns
 
     def gradient_functions(self) -> dict[str, Callable[..., Gradients]]:
         """What ``accumulated`` calls, by name."""
         return {"critic": self.critic_gradients, "generator": self.generator_gradients}
 
     def accumulated(self, name: str, *arrays: Array) -> Gradients:
-        """The mean over the ``accumulate`` parts of a step's batch, as losses are means."""
+        """The mean over the parts of a step's batch, as losses are means."""
+        columns: list[str] = []
+
+        def of_part(*part: Array) -> list[Array]:
+            gradients, values = self.gradients[name](*part)
+            columns[:] = values
+            return [*gradients, *values.values()]
+
+        means = self.mean_of_parts(name, of_part, arrays)
+        count = len(means) - len(columns)
+        return means[:count], dict(zip(columns, means[count:]))
+
+    def mean_of_parts(self, name: str, function: Callable[..., list[Array]],
+                      arrays: Sequence[Array]) -> list[Array]:
+        """The mean of what a function of ``arrays`` gives for the ``accumulate`` parts of a step.
+
+        The parts are done as if at the same time: each begins from the same buffers (running means,
+        spectral vectors), which then become the mean of what the parts made of them. Ranks share
+        the parts; the draws of others' are made, too, so that all generators stay alike.
+        """
         n, k = self.config.batch, self.config.accumulate
-        total, columns = self.gradients[name](*(a[:n] for a in arrays))
-        for start in range(n, k * n, n):
-            more, other = self.gradients[name](*(a[start:start + n] for a in arrays))
-            total = [a + b for a, b in zip(total, more)]
-            columns = {column: columns[column] + other[column] for column in columns}
-        if k == 1:
-            return total, columns
-        return [a / k for a in total], {column: value / k for column, value in columns.items()}
+        if k == 1 and self.ranks.size == 1:
+            return function(*(a[:n] for a in arrays))
+        buffers = [t for network in self.networks.values()
+                   for _, t, trained in network.named_tensors() if not trained]
+        before = [buffer.data.copy() for buffer in buffers]
+
+        def of_part(i: int) -> list[Array]:
+            for buffer, value in zip(buffers, before):
+                buffer.assign(value)
+            made = function(*(a[i * n:(i + 1) * n] for a in arrays))
+            return [*made, *(buffer.data.copy() for buffer in buffers)]
+
+        own = self.ranks.share(k)
+        parts = own or range(1)  # a rank without a part of its own adds 0 times the first
+        draws = self.draws_of(name, of_part)
+        draws.repeat(parts.start)
+        total = of_part(parts.start)
+        for i in parts[1:]:
+            total = [a + b for a, b in zip(total, of_part(i))]
+        draws.repeat(k - parts.stop)
+        total = self.ranks.sum(total if own else [a * 0 for a in total])
+        means = [a / k for a in total]
+        for buffer, value in zip(buffers, means[len(means) - len(buffers):]):
+            buffer.assign(value)
+        return means[:len(means) - len(buffers)]
+
+    def draws_of(self, name: str, of_part: Callable[[int], Any]) -> Draws:
+        """What a part draws, noted once by doing one. (Nobody asks where there are no others.)"""
+        if self.ranks.size > 1 and name not in self.draws:
+            bits = backend.host_rng(self.rng).bit_generator
+            state, self.draws[name] = bits.state, Draws()
+            token = backend.tracer.set(self.draws[name])
+            try:
+                of_part(0)
+            finally:
+                backend.tracer.reset(token)
+            bits.state = state
+        return self.draws.get(name, Draws())
 
     # ------------------------------------------------------------------- what a step is made of
 
@@ -169,12 +227,24 @@ class Game:
         ``accumulate`` asks for little memory.
         """
         z, n = self.latents(steps), self.config.batch
-        if self.config.accumulate == 1 and not self.generator.couples_examples:
-            fakes = self.generator(z).data
-        else:
+        if self.config.accumulate > 1 or self.ranks.size > 1:
+            return [self.fakes_of_parts(part) for part in np.split(z, steps)]
+        if self.generator.couples_examples:
             fakes = np.concatenate([self.generator(z[i:i + n]).data for i in range(0, len(z), n)])
-        n *= self.config.accumulate
+        else:
+            fakes = self.generator(z).data
         return [fakes[i:i + n] for i in range(0, len(z), n)]
+
+    def fakes_of_parts(self, z: Array) -> Array:
+        """G(z) for one step of the critic, part by part; other ranks' parts are left 0."""
+        def of_part(z: Array, fake: Array) -> list[Array]:
+            fake[...] = self.generator(z).data
+            return []
+
+        weights = self.generator.parameters()[0].data
+        fakes = np.zeros_like(weights, shape=(len(z), self.data.dim))
+        self.mean_of_parts("fakes", of_part, [z, fakes])
+        return fakes
 
     def with_noise(self, x: Any) -> Any:
         """x as the critic sees it: itself, or with instance noise (Sønderby et al. 2017)."""

@@ -12,6 +12,7 @@ import numpy as np
 from .. import backend, losses
 from ..data import DataSet
 from ..optim import Adam, Optimizer, RMSprop
+from .distributed import Ranks
 from .game import Game
 from .likelihood import VAEGAN, Autoencoder, Mixture
 
@@ -283,9 +284,10 @@ class Config:
                              f"{MOST_NUMBERS} numbers; make one smaller")
 
 
-def new_game(config: Config, data: DataSet, device: str = "cpu") -> Game:
+def new_game(config: Config, data: DataSet, device: str = "cpu",
+             ranks: Ranks | None = None) -> Game:
     """The game of a configuration on a data set. Raises ValueError as ``Config.resolved``."""
     config = config.resolved(data)
     method = METHODS[config.method].of(data)
     with backend.on(device):
-        return method.game(config, method, data, device)
+        return method.game(config, method, data, device, ranks)

@@ -58,12 +58,12 @@ class Run:
         self.game, self.config = game, game.config
         self.eager = eager
         self.play: Callable[[], Columns] = partial(checked_iteration, game)
-        if not self.eager and self.config.accumulate == 1:
+        if not self.eager and self.config.accumulate == game.ranks.size == 1:
             self.play = Program(self.play, game.state())
         elif not self.eager:
             game.gradients = {name: Program(function, game.state())
                               for name, function in game.gradients.items()}
-        self.step, self.seconds, self.stop = 0, 0.0, False
+        self.step, self.seconds, self.stop = 0, 0.0, 0  # ``stop`` is 0 or the number of a signal
         self.history: list[tuple[float, ...]] = []  # rows of ``COLUMNS``
         self.record = Record(game)
 
@@ -77,20 +77,29 @@ class Run:
         for name, value in columns.items():
             if not math.isfinite(value):
                 raise Diverged(self.step, name.replace("_", " "))
-        if not math.isfinite(state):  # or only its squares are too large
-            self.check_finite()
+        ranks = self.game.ranks
+        if ranks.agree(not math.isfinite(state))[0]:  # or only its squares are too large
+            odd = self.not_finite()
+            if ranks.agree(bool(odd))[0]:
+                raise Diverged(self.step, odd or "state of another rank")
         return columns
+
+    def not_finite(self) -> str:
+        """The name of numbers in the state that are not all finite, or nothing."""
+        odd = (f"{part.replace('_', ' ')}'s {name}"
+               for part, holder in reversed(self.game.parts().items())  # optimizers come first
+               for name, value in holder.state_dict().items() if not np.isfinite(value).all())
+        return next(odd, "")
 
     def check_finite(self) -> None:
         """Raise Diverged if a number of the state is not finite."""
-        for part, holder in reversed(self.game.parts().items()):  # optimizers before their networks
-            for name, value in holder.state_dict().items():
-                if not np.isfinite(value).all():
-                    raise Diverged(self.step, f"{part.replace('_', ' ')}'s {name}")
+        if odd := self.not_finite():
+            raise Diverged(self.step, odd)
 
     def train(self) -> Iterator[dict[str, float]]:
         """Play up to ``config.steps``, or until ``stop`` is set, and yield each new row of the log.
 
+        Only rank 0 computes scores; if ``stop`` is set on any rank, all stop after the same step.
         Raises Diverged, with the run back in the state before the iteration that diverged.
         """
         steps = self.config.steps
@@ -100,15 +109,20 @@ class Run:
         if self.step == 0 and not self.record.moments:
             self.record.take(0)
         kept, kept_at = self.state_dict(), time.perf_counter()
-        while self.step < steps and not self.stop:
+        while self.step < steps:
+            age = time.perf_counter() - kept_at
+            stop, keep = self.game.ranks.agree(self.stop, age > KEEP_EVERY)
+            if stop:
+                self.stop = self.stop or int(stop)
+                return
+            if keep:
+                kept, kept_at = self.state_dict(), time.perf_counter()
             try:
                 columns = self.iterate()
             except Diverged as error:
                 self.go_back(kept, error.step - 1)
                 raise
             self.seconds = time.perf_counter() - started
-            if time.perf_counter() - kept_at > KEEP_EVERY:
-                kept, kept_at = self.state_dict(), time.perf_counter()
             if self.step in moments:
                 self.record.take(self.step)
             evaluating = self.step % evaluate_every == 0 or self.step == steps
@@ -116,7 +130,7 @@ class Run:
                 continue
             row = dict.fromkeys(COLUMNS, math.nan) | columns
             row |= {"step": self.step, "seconds": self.seconds}
-            if evaluating:
+            if evaluating and self.game.ranks.rank == 0:
                 row |= samples.evaluate(self.game, self.step)
             self.history.append(tuple(row[name] for name in COLUMNS))
             yield row
