@@ -286,7 +286,7 @@ def ends_by_divergence(folder, arguments, capsys):
 
 
 def test_a_learning_rate_that_diverges_is_told_and_explained(folder, capsys):
-    step, lines = ends_by_divergence(folder, [*ARGUMENTS, "--lr", "1e6", "--out", "run"], capsys)
+    step, lines = ends_by_divergence(folder, [*ARGUMENTS, "--lr", "1e8", "--out", "run"], capsys)
     assert step < 5 and " infinite among " in lines[0] and " optimizer's v, (" in lines[0], lines
     assert lines[1].startswith("at game.py:") and lines[2].startswith("  from the gradient of the ")
 

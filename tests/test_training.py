@@ -487,7 +487,7 @@ def test_a_loaded_gan_samples_the_same_without_its_data(fitted, tmp_path):
     gan = GAN.load(tmp_path / "gan.npz")
     assert np.array_equal(gan.sample(20, seed=3), fitted.sample(20, seed=3))
     used = fitted.run_.config
-    resolved = {"lr": used.lr, "n_critic": used.n_critic, "penalty": used.penalty}
+    resolved = {name: getattr(used, name) for name in ("accumulate", "lr", "n_critic", "penalty")}
     assert gan.get_params() == fitted.get_params() | resolved
     for ours, theirs in zip(gan.history_.values(), fitted.history_.values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
