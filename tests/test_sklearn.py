@@ -168,6 +168,12 @@ def test_images_have_scores():
         gan.score(images.reshape(20, 64))
 
 
+def test_a_file_has_the_score_of_its_array(fitted, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    assert fitted.score(tmp_path / "x.npy") == fitted.score(str(tmp_path / "x.npy"))
+    assert fitted.score(tmp_path / "x.npy") == fitted.score(X) == fitted.score(data.points(X))
+
+
 def test_a_score_needs_data_like_those_of_the_fit(fitted):
     with pytest.raises(ValueError, match="X has 2 features, but GAN is expecting 3 features as in"):
         fitted.score(X[:, :2])

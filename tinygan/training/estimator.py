@@ -143,7 +143,7 @@ class GAN:
         game = self._fitted().game
         _without(y, "score")
         self._check_names(_column_names(X))
-        given = _data_set(X, {})
+        given = _data_set(X, self.images_)
         if given.dim != game.data.dim:
             raise ValueError(f"X has {given.dim} features, but {type(self).__name__} is expecting "
                              f"{game.data.dim} features as input")
@@ -280,7 +280,7 @@ class GAN:
 def _data_set(X: Any, images: dict[str, Any]) -> data.DataSet:
     if isinstance(X, data.DataSet):
         return X
-    if isinstance(X, str):
+    if isinstance(X, (str, os.PathLike)):
         return data.load(X, **images)
     if hasattr(X, "toarray"):
         raise data.DataError("points: sparse data are not supported; give X.toarray()")
