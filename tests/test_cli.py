@@ -104,11 +104,11 @@ def test_train_leaves_the_files_of_a_run(empty_folder, capfd):
 
 @pytest.mark.parametrize("name, write, says", [
     ("cloud.csv", lambda path: path.write_text(",a\n0,1.5\n1,2.5\n2,3\n"),
-     "data cloud (its index, a column without a name, left out)  seed 0"),
+     "data cloud  index column without a name left out  seed 0"),
     ("grey.npy", lambda path: np.save(path, np.linspace(0, 1, 2 * 64).reshape(2, 8, 8)),
-     "data grey (2 images 1x8x8, floats read as 0 to 1)  seed 0"),
+     "data grey (2 images 1x8x8)  floats read as 0 to 1  seed 0"),
     ("grey.npy", lambda path: np.save(path, np.linspace(-1, 1, 2 * 64).reshape(2, 8, 8)),
-     "data grey (2 images 1x8x8, floats read as -1 to 1)  seed 0")])
+     "data grey (2 images 1x8x8)  floats read as -1 to 1  seed 0")])
 def test_the_header_says_how_data_were_read(empty_folder, monkeypatch, capsys, name, write, says):
     monkeypatch.setattr(report, "write_pictures", lambda *arguments: None)
     write(empty_folder / name)

@@ -269,7 +269,7 @@ def test_files_are_read(tmp_path, name, content):
 def test_the_index_of_a_table_is_left_out_and_this_is_said(tmp_path, content):
     (tmp_path / "x.csv").write_bytes(content)
     d = data.load(str(tmp_path / "x.csv"))
-    assert d.dim == 2 and d.reading == "its index, a column without a name, left out"
+    assert d.dim == 2 and d.reading == "index column without a name left out"
     np.testing.assert_allclose(d.mean, X.mean(axis=0))
 
 

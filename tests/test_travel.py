@@ -98,6 +98,12 @@ def replayed():
     return made
 
 
+def recorded():
+    made = record.Record(play())
+    made.take(0)
+    return made
+
+
 def squares(x):
     return [x * x]
 
@@ -140,7 +146,7 @@ MAKE = {
     metrics.Interval: lambda: metrics.bootstrap(np.mean, [X], rng()),
     data.DataSet: lambda: data.image_array(np.random.default_rng(0).random((24, 3, 8, 8))),
     data.DataError: lambda: data.DataError("no data"),
-    record.Record: lambda: record.Record(play()), distributed.Ranks: distributed.Ranks,
+    record.Record: recorded, distributed.Ranks: distributed.Ranks,
     distributed.Draws: distributed.Draws,
     checkpoint.CheckpointError: lambda: CheckpointError("a.npz", "cut off"),
     estimator.GAN: lambda: GAN(**SMALL, device="cpu").fit(X),
@@ -152,7 +158,8 @@ MAKE = {
     likelihood.Decoder: lambda: play("vae").generator,
     likelihood.GaussianMixture: lambda: play("mixture").generator,
     methods.Method: lambda: METHODS["r1"], methods.Config: lambda: Config(steps=3),
-    run.Run: lambda: run.Run(play(accumulate=2)), run.Diverged: lambda: Diverged(7, "penalty"),
+    run.Run: lambda: run.Run(play(accumulate=2)),
+    run.Diverged: lambda: Diverged(7, "penalty"),
     diagnosis.NotFinite: lambda: diagnosis.NotFinite("1 NaN", "  from x", "  from y"),
     report.GradcheckError: lambda: report.GradcheckError("wrong", analytic=2.0, numeric=1.0),
     report.Inconclusive: lambda: report.Inconclusive("drowns in noise"),

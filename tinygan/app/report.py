@@ -35,7 +35,7 @@ def header(gan: GAN, folder: Path, speed: str) -> str:
     asked = gan.device or os.environ.get("TINYGAN_DEVICE") or "auto"
     fallback = asked == "auto" and game.device == "cpu"
     lines = [
-        f"tinygan {__version__}  {game.method.title}  data {data.name}{_about(data)}"
+        f"tinygan {__version__}  {game.method.title}  data {data.name}{_read(data)}"
         f"  seed {config.seed}",
         f"device {game.device}" + " (no GPU usable, see tinygan devices)" * fallback
         + _ranks(game.ranks, game.device)
@@ -85,13 +85,12 @@ def _shape(network: Any, gan: GAN) -> str:
     return "-".join(str(n) for n in [weights[0].shape[0], *(w.shape[1] for w in weights)])
 
 
-def _about(data: DataSet) -> str:
-    """The number and the size of images, and how data were read where that is not plain."""
-    words = [data.reading] if data.reading else []
+def _read(data: DataSet) -> str:
+    """How many images of which size, and how data were read where that is not plain."""
+    images = ""
     if data.pixels is not None:
-        size = "x".join(map(str, data.pixels.shape[1:]))
-        words = [f"{len(data.pixels):,} images {size}", *words]
-    return f" ({', '.join(words)})" if words else ""
+        images = f" ({len(data.pixels):,} images {'x'.join(map(str, data.pixels.shape[1:]))})"
+    return images + (f"  {data.reading}" if data.reading else "")
 
 
 def _parts(data: DataSet) -> str:

@@ -234,7 +234,7 @@ def _parse(text: IO[str], path: Path) -> Read:
     array = np.array(numbers).reshape(-1, columns)
     start = array[0, 0]  # of an index: 0 if pandas wrote it, 1 if R did
     if nameless and start in (0, 1) and np.array_equal(array[:, 0], start + np.arange(len(array))):
-        return array[:, 1:], "its index, a column without a name, left out"
+        return array[:, 1:], "index column without a name left out"
     if unlikely:
         raise unlikely
     return array, ""
