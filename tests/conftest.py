@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from tinygan import backend
 from tinygan.app import process
+from tinygan.training import samples
 from ahead import Ahead
 
 process.tune_process(1)  # one BLAS thread: on a busy machine two that wait for each other crawl
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # else every full garbage collection walks through thousands of collected tests
+
+
+@pytest.fixture
+def few_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 samples, not 2,500: scores would take most of the time of runs as short as in tests."""
+    monkeypatch.setattr(samples, "SCORED", 100)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -37,10 +37,9 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def plain(monkeypatch):
+def plain(monkeypatch, few_scored):
     """Draw no panel and score few samples: most tests look at other things."""
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
-    monkeypatch.setattr(samples, "SCORED", 100)
 
 
 @pytest.fixture(scope="module")

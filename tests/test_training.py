@@ -1,6 +1,7 @@
 """The training loop, its checkpoints and the estimator: what a step changes, repeats, resumes."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from tinygan.training import run as runs
 from tinygan.training.checkpoint import CheckpointError
 from tinygan.training.run import COLUMNS, Diverged
 
-SMALL = dict(steps=6, batch=8, width=8, depth=1, latent=3, seed=5)
+SMALL = dict(steps=6, batch=8, width=8, depth=1, latent=3, seed=5, n_critic=2)
+pytestmark = pytest.mark.usefixtures("few_scored")
 every_method = pytest.mark.parametrize("method", METHODS)
 GAMES = [name for name, method in METHODS.items() if method.game is Game]
 every_game = pytest.mark.parametrize("method", GAMES)
@@ -45,6 +47,12 @@ def run_bits(run):
     arrays["history"] = np.delete(arrays["history"], COLUMNS.index("seconds"), axis=1)
     del values["seconds"]
     return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}, values
+
+
+@functools.cache
+def whole(method="wgan-gp"):
+    """A run from its start to its end, for several tests: do not change it."""
+    return train(run_of(method))
 
 
 # ----------------------------------------------------------------------------------- an iteration
@@ -147,7 +155,7 @@ def test_the_wasserstein_estimate_leaves_the_penalty_out():
 
 @every_method
 def test_the_log_has_what_the_method_measures(method):
-    columns = train(run_of(method)).columns()
+    columns = whole(method).columns()
     assert tuple(columns) == COLUMNS and np.array_equal(columns["step"], np.arange(1, 7))
     missing = {name for name, values in columns.items() if np.isnan(values).any()}
     expected = set()
@@ -170,8 +178,9 @@ def test_a_long_run_logs_and_evaluates_now_and_then():
     assert len(evaluated) == 50 and evaluated[-1] == 1100
 
 
-@pytest.mark.parametrize("steps", [99, 101, 149])
-def test_the_last_step_of_any_run_is_scored(steps):
+@pytest.mark.parametrize("steps", [9, 11, 14])
+def test_the_last_step_of_any_run_is_scored(steps, monkeypatch):
+    monkeypatch.setattr(runs, "EVALUATIONS", 5)
     rows = list(run_of("gan", steps=steps, batch=1, width=1, depth=0).train())
     assert rows[-1]["step"] == steps and np.isfinite(rows[-1]["sliced_wasserstein"])
 
@@ -228,34 +237,23 @@ def test_data_without_modes_is_scored_without_them():
 # ------------------------------------------------------------------------------ repeat and resume
 
 
-@pytest.fixture
-def seldom_scored(monkeypatch):
-    """Scores take most of the time of runs as short as these."""
-    monkeypatch.setattr(runs, "EVALUATIONS", 2)
-
-
 @every_method
-@pytest.mark.usefixtures("seldom_scored")
 def test_the_same_seed_gives_the_same_run(method):
-    """Of eager runs; the next test has replayed ones."""
+    """The one eager, the other replayed."""
     first = run_bits(train(run_of(method, eager=True)))
-    assert run_bits(train(run_of(method, eager=True))) == first
+    assert run_bits(whole(method)) == first
     name = next(name for name in first[0] if name.startswith("generator/"))
     assert run_bits(train(run_of(method, seed=6, eager=True)))[0][name] != first[0][name]
 
 
 @every_method
-@pytest.mark.usefixtures("seldom_scored")
 def test_a_replayed_run_is_the_eager_run(method):
     """To the bit, in all its state; also where a replayed run is continued eagerly."""
-    eager, replayed, mixed = (run_of(method, eager=how, steps=20) for how in (True, False, False))
+    eager, replayed, rest = (run_of(method, eager=how, steps=12) for how in (True, False, True))
     assert isinstance(replayed.play, Program) and not isinstance(eager.play, Program)
-    train(eager)
-    train(replayed)
-    train(mixed, until=11)
-    rest = run_of(method, eager=True, steps=20)
-    rest.load_state_dict(*mixed.state_dict())
-    assert run_bits(eager) == run_bits(replayed) == run_bits(train(rest))
+    train(replayed, until=7)
+    rest.load_state_dict(*replayed.state_dict())
+    assert run_bits(train(eager)) == run_bits(train(replayed)) == run_bits(train(rest))
 
 
 def test_looking_at_a_run_does_not_change_it():
@@ -272,26 +270,23 @@ def test_looking_at_a_run_does_not_change_it():
 
 
 @every_method
-@pytest.mark.usefixtures("seldom_scored")
 @pytest.mark.parametrize("stop", [4, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_resumed_run_is_the_uninterrupted_one(method, stop, tmp_path):
     """To the bit: networks, average, optimizers, rng and log, saved and loaded on the way."""
-    whole = run_bits(train(run_of(method)))
     gan = GAN(method, **SMALL)
     train(gan.prepare("ring"), until=stop)
     assert gan.run_.step == stop
     gan.save(tmp_path / "run.npz")
     again = GAN.load(tmp_path / "run.npz")
     assert run_bits(again.run_) == run_bits(gan.run_)
-    assert run_bits(train(again.run_)) == whole
+    assert run_bits(train(again.run_)) == run_bits(whole(method))
 
 
 def test_the_state_of_a_run_goes_into_another_run():
-    whole = train(run_of())
     half, fresh = train(run_of(), until=3), run_of(seed=5)
     fresh.load_state_dict(*half.state_dict())
     assert fresh.seconds == half.seconds
-    assert run_bits(train(fresh)) == run_bits(whole)
+    assert run_bits(train(fresh)) == run_bits(whole())
 
 
 @pytest.mark.parametrize("spoil", [
@@ -313,7 +308,7 @@ def test_a_state_of_another_kind_is_refused(spoil):
                                           for player in run_of(name).game.networks])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_the_run(method, part, value):
-    run = run_of(method)
+    run = run_of(method, eager=np.isinf(value))
     run.iterate()
     last = run.game.networks[part].parameters()[-1]
     last.assign(np.full(last.shape, value))
