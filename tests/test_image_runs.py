@@ -22,6 +22,7 @@ from tinygan.app.cli import main
 from tinygan.data.images import MNIST_FILES, glyphs
 
 SMALL = ["--width", "4", "--batch", "4", "--n-critic", "1"]
+pytestmark = pytest.mark.usefixtures("few_scored")
 FILES = ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
 
 
@@ -103,8 +104,9 @@ def pictures(folder, broken=0):
 
 @pytest.mark.parametrize("net", ["conv", pytest.param("mlp", marks=pytest.mark.thorough)])
 def test_glyphs_from_the_first_step_to_a_walk(here, cached, net, capfd, monkeypatch):
-    """Train, sample, walk, evaluate; only the intervals of the scores come from fewer halves."""
+    """Train, sample, walk, evaluate; only some scores come from fewer points and halves."""
     monkeypatch.setattr(evaluation, "HALVES", 2)
+    monkeypatch.setattr(evaluation, "N_EXACT", 100)
     (here.parent / "cache").mkdir()
     shutil.copy(cached, here.parent / "cache")
     train("glyphs", "--net", net)

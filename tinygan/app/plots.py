@@ -211,9 +211,10 @@ def save_gif(frames: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None
         palette = some.quantize(256, Image.Quantize.FASTOCTREE)  # keeps white and the grey lines
         first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE)
                           for picture in pictures)
-    checkpoint.write_atomically(path, lambda file: first.save(
+    used = 1 + max(picture.getextrema()[1] for picture in (first, *others))
+    checkpoint.write_atomically(path, lambda file: first.save(  # slow with colours that repeat
         file, format="gif", save_all=True, append_images=others, duration=80, loop=0,
-        palette=first.getpalette()))
+        palette=first.getpalette()[:3 * used]))
 
 
 # ------------------------------------------------------------------------------------- points
