@@ -348,9 +348,10 @@ def test_a_failed_write_is_exit_code_6_and_leaves_no_folder(empty_folder, monkey
     assert "No space left" in capsys.readouterr().err and os.listdir("runs") == []
 
 
-def test_debug_shows_the_traceback():
-    with pytest.raises(tg.data.DataError):
-        main(["train", "nowhere.csv", "--debug"])
+def test_debug_shows_the_traceback_before_the_line(capsys):
+    assert main(["train", "nowhere.csv", "--debug"]) == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0].startswith("Traceback") and shown[-1].startswith("tinygan: nowhere.csv: ")
 
 
 # -------------------------------------------------------------------- streams, start-up, terminal
