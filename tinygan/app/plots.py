@@ -211,10 +211,11 @@ def save_gif(frames: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None
         palette = some.quantize(256, Image.Quantize.FASTOCTREE)  # keeps white and the grey lines
         first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE)
                           for picture in pictures)
-    used = 1 + max(picture.getextrema()[1] for picture in (first, *others))
+    used = 1 + max(int(np.asarray(picture).max()) for picture in (first, *others))
+    palette_used = (first.getpalette() or [])[:3 * used]
     checkpoint.write_atomically(path, lambda file: first.save(  # slow with colours that repeat
         file, format="gif", save_all=True, append_images=others, duration=80, loop=0,
-        palette=first.getpalette()[:3 * used]))
+        palette=palette_used))
 
 
 # ------------------------------------------------------------------------------------- points
