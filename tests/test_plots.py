@@ -1,9 +1,7 @@
 """Pictures: what stands in them, and that odd runs do not break them."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -17,9 +15,6 @@ from PIL import Image
 
 from tinygan import data
 from tinygan.app import plots
-
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def dataset(dim):
@@ -47,6 +42,12 @@ def text(figure):
     return "\n".join(item.get_text() for item in figure.findobj(Text))
 
 
+def draw(figure):
+    """Draw, but in no file, and without laying out, which takes most of the time."""
+    figure.set_layout_engine("none")
+    figure.draw_without_rendering()
+
+
 YARDSTICK = {"high_quality": (0.983, 0.993), "modes": 8, "sliced_wasserstein": (0.01, 0.03)}
 NORMS = np.linspace(0.5, 1.5, 64)
 
@@ -57,7 +58,6 @@ def test_a_panel_names_its_axes_and_units_and_says_what_is_good(dim):
     samples = d.to_data_units(d.draw(np.random.default_rng(1), 300))
     before = samples.copy()
     figure = plots.panel(d, samples, history(), NORMS, critic, "my run", YARDSTICK)
-    figure.draw_without_rendering()
     np.testing.assert_array_equal(samples, before)
     assert isinstance(figure, Figure)
     written = text(figure)
@@ -78,7 +78,6 @@ def test_a_panel_names_its_axes_and_units_and_says_what_is_good(dim):
 def test_a_scatter_shows_real_points_beneath(dim):
     d = dataset(dim)
     figure = plots.scatter(d, d.to_data_units(d.draw(np.random.default_rng(1), 20)), "20 samples")
-    figure.draw_without_rendering()
     written = text(figure)
     assert all(words in written
                for words in ("20 samples", "real (1000 points)", "generated (20 points)"))
@@ -117,14 +116,13 @@ def test_level_sets_follow_the_critic():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dim, rows, change", [
-    (1, 0, {}), (2, 1, {}),
-    *(pytest.param(*case, {}, marks=pytest.mark.thorough) for case in [(2, 0), (1, 1), (2, 2)]),
-    (2, 1000, {"critic_loss": np.full(1000, np.nan), "generator_loss": np.full(1000, np.inf)}),
-    (2, 1, {"critic_loss": np.full(1000, np.nan), "modes": np.full(1000, np.nan)}),
+    (1, 0, {}), (2, 1, {"critic_loss": np.full(1000, np.nan), "modes": np.full(1000, np.nan)}),
+    (2, 1000, {"critic_loss": np.full(1000, np.nan), "generator_loss": np.full(1000, np.inf),
+               "modes": np.full(1000, np.nan), "high_quality": np.full(1000, np.nan)}),
     (1, 1000, {"critic_loss": np.where(np.arange(1000) == 3, 1e300, 1.0),
-               "w_estimate": np.full(1000, -np.inf)}),
-    (2, 1000, {name: np.full(1000, np.nan) for name in ("modes", "high_quality")}),
-    (1, 1000, {"sliced_wasserstein": np.full(1000, np.nan)}),
+               "w_estimate": np.full(1000, -np.inf), "sliced_wasserstein": np.full(1000, np.nan)}),
+    *(pytest.param(*case, {}, marks=pytest.mark.thorough)
+      for case in [(2, 0), (1, 1), (2, 1), (2, 2)]),
     *(pytest.param(1, 1000, {"sliced_wasserstein": column}, marks=pytest.mark.thorough)
       for column in (np.zeros(1000), np.geomspace(1e3, 1e-3, 1000))),
 ])
@@ -147,7 +145,7 @@ def test_spikes_do_not_blow_up_the_frame():
 def test_odd_samples_make_a_picture(dim, value):
     samples = np.full((50, dim), value)
     figure = plots.scatter(dataset(dim), samples)
-    figure.draw_without_rendering()
+    draw(figure)
     assert ("50 not finite" in text(figure)) == (not np.isfinite(value))
     assert ("50 outside" in text(figure)) == (abs(value) >= 1e6 and np.isfinite(value))
 
@@ -162,7 +160,7 @@ def test_odd_samples_make_a_picture(dim, value):
 def test_odd_critics_make_a_picture(dim, score, norms):
     figure = plots.panel(dataset(dim), np.zeros((5, dim)), history(), norms,
                          lambda x: np.full(len(x), score))
-    figure.draw_without_rendering()
+    draw(figure)
     assert "greener" not in text(figure)
 
 
@@ -183,7 +181,7 @@ def test_points_outside_the_frame_are_counted_and_not_drawn(dim):
 def test_identical_real_points_make_a_picture():
     for dim in (1, 2, 3):
         same = data.points(np.full((10, dim), 3.0))
-        plots.scatter(same, np.full((4, dim), 3.0)).draw_without_rendering()
+        draw(plots.scatter(same, np.full((4, dim), 3.0)))
 
 
 def test_a_long_run_is_thinned_out():
@@ -218,15 +216,11 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
-def test_a_matplotlibrc_changes_no_picture(tmp_path):
-    """Nor breaks one: ``text.usetex`` without LaTeX would."""
-    (tmp_path / "matplotlibrc").write_text(
-        "text.usetex: True\naxes.facecolor: black\nlines.linewidth: 9\nfont.size: 30\n"
-        "savefig.dpi: 20\nsavefig.bbox: tight\nimage.interpolation: bilinear\n")
-    code = """
-import sys, numpy as np
+PICTURES = """
+import os, sys, numpy as np
 from tinygan import data
 from tinygan.app import plots
+os.chdir(sys.argv[1])
 d, images = data.ring(), data.image_array(np.arange(640).reshape(10, 8, 8) % 256)
 points = np.random.default_rng(0).normal(size=(2, 50, 2))
 log = {"step": np.arange(9.0), "critic_loss": np.arange(9.0)}
@@ -236,12 +230,25 @@ shown = images.pixels
 plots.save(plots.image_panel(images, shown, [(1, shown)], shown[None], log), "images.png")
 plots.save_gif(plots.point_frames(d, points, "frames"), "frames.gif")
 """
-    made = []
-    for folder, given in (("defaults", os.devnull), ("own", tmp_path / "matplotlibrc")):
-        (tmp_path / folder).mkdir()
-        subprocess.run([sys.executable, "-c", code], cwd=tmp_path / folder, check=True,
-                       env=os.environ | {"MATPLOTLIBRC": str(given), "PYTHONPATH": str(ROOT)})
-        made.append({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()})
+
+
+def under_two_settings(folder):
+    for name, settings in (("defaults", ""), ("own", (
+            "text.usetex: True\naxes.facecolor: black\nlines.linewidth: 9\nfont.size: 30\n"
+            "savefig.dpi: 20\nsavefig.bbox: tight\nimage.interpolation: bilinear\n"))):
+        (folder / name).mkdir()
+        (folder / name / "matplotlibrc").write_text(settings)
+    return [([sys.executable, "-c", PICTURES, name], {"MATPLOTLIBRC": str(folder / name)})
+            for name in ("defaults", "own")]
+
+
+@pytest.mark.ahead(commands=under_two_settings)
+def test_a_matplotlibrc_changes_no_picture(ahead):
+    """Nor breaks one: ``text.usetex`` without LaTeX would."""
+    folder, results = ahead
+    assert [done.stderr for done in results if done.returncode] == []
+    made = [{path.name: path.read_bytes() for path in (folder / name).iterdir()
+             if path.name != "matplotlibrc"} for name in ("defaults", "own")]
     assert made[0] == made[1] and len(made[0]) == 4
 
 
@@ -463,7 +470,6 @@ def test_nearest_training_images_stand_below_the_samples(shape, monkeypatch):
 
 def test_an_image_panel_names_its_parts_and_says_what_is_good():
     figure = panel_of((1, 28, 28))[-1]
-    figure.draw_without_rendering()
     written = text(figure)
     for words in ("my images", "Samples", "The first 88, not cherry-picked",
                   "The same latents over time", "Paths through latent space",
@@ -483,7 +489,7 @@ def test_odd_image_runs_make_a_picture(shape, n, snapshots, rows):
     d = image_data(shape, 2)
     kept = [(i + 1, samples[:1]) for i in range(snapshots)]
     figure = plots.image_panel(d, samples, kept, np.zeros((1, 2, d.dim), np.uint8), history(rows))
-    figure.draw_without_rendering()
+    draw(figure)
     assert ("No snapshots yet" in text(figure)) == (snapshots == 0)
     assert len(titled(figure, "The same latents over time").get_yticks()) == min(snapshots, 8)
     assert len(titled(figure, "Nearest training images").get_yticks()) == (4 if n > 20 else 2)
