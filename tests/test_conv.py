@@ -161,7 +161,9 @@ def test_images_in_parts_give_what_they_give_in_one(rng, monkeypatch):
 # -------------------------------------------------------------------------------------- derivatives
 
 
-@pytest.mark.parametrize("size, kernel, stride, padding", [g for g in GEOMETRIES if max(g[0]) < 9])
+@pytest.mark.parametrize("size, kernel, stride, padding", [
+    pytest.param(*geometry, marks=[pytest.mark.thorough] if i % 2 else [])
+    for i, geometry in enumerate(g for g in GEOMETRIES if max(g[0]) < 9)])
 def test_derivatives_to_third_order(size, kernel, stride, padding, rng):
     x, weight = rng.normal(size=(2, 2, *size)), 0.5 * rng.normal(size=(*kernel, 2, 3))
     bias = rng.normal(size=3)

@@ -288,7 +288,7 @@ def saturated(seed):
     return f, vjp, [v, x]
 
 
-@pytest.mark.parametrize("number", [200, pytest.param(5000, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("number", [80, pytest.param(5000, marks=pytest.mark.thorough)])
 def test_rounding_inside_a_saturated_function_is_no_wrong_rule(number):
     rejected = 0
     for seed in range(number):
@@ -399,7 +399,7 @@ def false_alarms(number, seed=0):
 
 
 @pytest.mark.parametrize("repeats, least", [
-    (25, 850), pytest.param(145, 5000, marks=pytest.mark.thorough)])
+    (10, 340), pytest.param(145, 5000, marks=pytest.mark.thorough)])
 def test_no_false_alarms(repeats, least, capsys):
     rejected, undecided, cases = false_alarms(repeats, seed=20)
     with capsys.disabled():
@@ -418,20 +418,19 @@ def test_no_false_alarms_thorough(seed):
 # -------------------------------------------------------------------------- mutants of the checker
 
 
-def failures():
-    """The names of this file's cases on which the checker, as it stands now, is wrong."""
-    cases = [(GradcheckError, WRONG), (GradReport, CORRECT), (Inconclusive, OPEN)]
-    for expected, table in cases:
-        for name, (f, vjp, inputs) in table.items():
-            try:
-                outcome = check_vjp(f, vjp, inputs, explain=False)
-            except Exception as problem:
-                outcome = problem
-            if not isinstance(outcome, expected):
-                yield name
-    errors, estimates = slope_errors(3)
-    if np.quantile(errors, 0.99) > 1e-12 or (errors > slopes.SAFETY * estimates + 1e-15).any():
-        yield "exactness"
+def is_wrong_on(case):
+    """Is the checker, as it stands now, wrong on a case of this file?"""
+    if case == "exactness":
+        errors, estimates = slope_errors(3)
+        return (np.quantile(errors, 0.99) > 1e-12
+                or (errors > slopes.SAFETY * estimates + 1e-15).any())
+    expected, (f, vjp, inputs) = next((outcome, table[case]) for outcome, table in (
+        (GradcheckError, WRONG), (GradReport, CORRECT), (Inconclusive, OPEN)) if case in table)
+    try:
+        outcome = check_vjp(f, vjp, inputs, explain=False)
+    except Exception as problem:
+        outcome = problem
+    return not isinstance(outcome, expected)
 
 
 def wrong_weight(quotients, noise, base, right=ridders.ridders):
@@ -460,41 +459,43 @@ def everywhere(value):
     return lambda plus, y, minus, h, noise: np.full(plus.shape, value)
 
 
-CHECKER_MUTANTS = {
-    "comparison dropped": (check.Check, "compare", lambda self, v, u, s: None),
-    "tolerance times 1000": (check, "SAFETY", 10_000),
-    "rtol times 1000": (check.Check, "__init__", lenient),
-    "kink mask stuck on": (slopes, "crosses_kink", everywhere(True)),
-    "kink mask stuck off": (slopes, "crosses_kink", everywhere(False)),
-    "wrong Ridders weight": (ridders, "ridders", wrong_weight),
-    "no error estimate": (ridders, "ridders", no_estimate),
-    "error estimate times 1000": (ridders, "ridders", scaled),
-    "no second row of steps": (slopes, "STEPS", ((2, 16),)),
-    "kinks not looked at": (check.Check, "kinks", lambda self, u: None),
-    "form not looked at": (check.Check, "form", lambda self, v, g: np.isfinite(g)),
-    "elements at kinks not taken out": (check.Check, "without_kinks", lambda self, u: u),
-    "undecided passes": (slopes, "largest_error", lambda problem: np.inf),
-    "everything decided": (slopes, "expected_size",
+CHECKER_MUTANTS = {  # name: the case that notices it, where it is planted, what is planted
+    "comparison dropped": ("sign", check.Check, "compare", lambda self, v, u, s: None),
+    "tolerance times 1000": ("small beside large", check, "SAFETY", 10_000),
+    "rtol times 1000": ("factor 1 + 1e-8", check.Check, "__init__", lenient),
+    "kink mask stuck on": ("sign", slopes, "crosses_kink", everywhere(True)),
+    "kink mask stuck off": ("relu at 0", slopes, "crosses_kink", everywhere(False)),
+    "wrong Ridders weight": ("exactness", ridders, "ridders", wrong_weight),
+    "no error estimate": ("near kinks", ridders, "ridders", no_estimate),
+    "error estimate times 1000": ("small beside large", ridders, "ridders", scaled),
+    "no second row of steps": ("fast", slopes, "STEPS", ((2, 16),)),
+    "kinks not looked at": ("relu' (0) = 5", check.Check, "kinks", lambda self, u: None),
+    "form not looked at": ("NaN", check.Check, "form", lambda self, v, g: np.isfinite(g)),
+    "elements at kinks not taken out": ("sum of relu at 0", check.Check, "without_kinks",
+                                        lambda self, u: u),
+    "undecided passes": ("all at jumps", slopes, "largest_error", lambda problem: np.inf),
+    "everything decided": ("a staircase", slopes, "expected_size",
                            lambda problem, value, u: np.full(value.shape, 1e300)),
-    "mutation not looked at": (problem, "identical", lambda a, b: True),
-    "ones for random numbers": (check, slopes, "signed", lambda rng, n: np.ones(n)),
-    "plain cotangents only": (check.Check, "cotangents", plain_cotangents),
-    "wide steps trusted": (slopes, "extrapolate", ridders.ridders),
-    "noise not observed": (slopes, "observed_noise",
+    "mutation not looked at": ("vjp changes the cotangent", problem, "identical",
+                               lambda a, b: True),
+    "ones for random numbers": ("elements exchanged", check, slopes, "signed",
+                                lambda rng, n: np.ones(n)),
+    "plain cotangents only": ("small output beside large", check.Check, "cotangents",
+                              plain_cotangents),
+    "wide steps trusted": ("jumps that only wide steps cross", slopes, "extrapolate",
+                           ridders.ridders),
+    "noise not observed": ("float32 inside", slopes, "observed_noise",
                            lambda quotients, h, base: np.zeros(quotients.shape[1])),
 }
 
 
-def test_the_checker_has_no_failures():
-    assert list(failures()) == []
-
-
 @pytest.mark.parametrize("name", CHECKER_MUTANTS)
 def test_mutants_of_the_checker_are_killed(name, monkeypatch):
-    *owners, attribute, mutant = CHECKER_MUTANTS[name]
+    case, *owners, attribute, mutant = CHECKER_MUTANTS[name]
+    assert not is_wrong_on(case)
     for owner in owners:
         monkeypatch.setattr(owner, attribute, mutant)
-    assert next(failures(), None), f"the checker's own tests do not notice: {name}"
+    assert is_wrong_on(case), f"{case!r} does not notice: {name}"
 
 
 def test_the_checker_needs_numpy_alone():

@@ -1,4 +1,8 @@
-"""Every bug planted in a primitive is killed by the checker, or equivalent to the right rule."""
+"""Bugs planted in primitives are killed by the checker, or equivalent to the right rule.
+
+Here every third kind of bug in each primitive, so that each kind is in a third of the primitives;
+the thorough test of the certificate has all kinds in all.
+"""
 
 from collections import Counter
 
@@ -19,12 +23,13 @@ def score(request):
         print(f"\n  mutants: {', '.join(counts)}")
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_mutant_is_killed(name):
-    verdicts = hunt(name)
+@pytest.mark.parametrize("name, kinds", [
+    pytest.param(name, [*KINDS][i % 3::3], id=name) for i, name in enumerate(SAMPLERS)])
+def test_every_mutant_is_killed(name, kinds):
+    verdicts = hunt(name, kinds)
     SCORE.update(verdicts.values())
     assert [mutant for mutant, verdict in verdicts.items() if verdict == "survived"] == []
-    assert len(verdicts) == len(KINDS) * len(slots(tg.PRIMITIVES[name]))
+    assert len(verdicts) == len(kinds) * len(slots(tg.PRIMITIVES[name]))
     assert list(verdicts.values()).count("killed") >= 0.7 * len(verdicts)
 
 

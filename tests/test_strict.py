@@ -52,7 +52,7 @@ def pairs(name, number, dtype=np.float64):
 
 @pytest.mark.parametrize("name", [*SAMPLERS, *COMPOSITIONS])
 def test_gradients_are_bit_equal(name):
-    for ours, theirs in pairs(name, 8 if name in SAMPLERS else 2):
+    for ours, theirs in pairs(name, 8 if name in SAMPLERS else 1 if "GAN" in name else 2):
         for a, b in zip(ours, theirs):
             assert type(b) is StrictArray
             assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.get().tobytes())
@@ -65,7 +65,9 @@ def test_float32_gradients_are_bit_equal(name):
             assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.get().tobytes())
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.thorough] if i % 5 else [])
+    for i, name in enumerate(SAMPLERS)])
 def test_checker_runs_on_it(name):
     for seed, case in enumerate(cases_of(name, 2, seed=3)):
         case = placed_case(case, "strict")
