@@ -95,11 +95,10 @@ def test_real_points_and_fakes_reach_the_critic_with_noise_in_both_players_steps
 
 def test_the_path_length_enters_the_generators_loss_with_its_weight():
     game = run_of("path-length").game
-    z, state, mean = game.latents(), game.rng.bit_generator.state, game.path_length.mean.data.copy()
+    z, state = game.latents(), game.rng.bit_generator.state
     _, columns = game.generator_gradients(z)
     game.rng.bit_generator.state = state
-    game.path_length.mean.assign(mean)
-    penalty = float(game.path_length.penalty(game.generator, z, game.rng).data)
+    penalty = float(game.path_length.penalty(game.generator, z, game.rng)[0].data)
     alone = np.logaddexp(0, -game.critic(game.generator(z)).data).mean()
     assert penalty > 0
     assert float(columns["generator_loss"]) == pytest.approx(alone + 0.01 * penalty, rel=1e-5)
@@ -129,7 +128,9 @@ def test_the_target_of_the_path_length_follows_the_lengths():
     """A linear generator x = z W has |J^T y| = |W y|, whose mean over y is the target's limit."""
     run = run_of("path-length", depth=0, latent=2, batch=64)
     for _ in range(1500):
-        run.game.path_length.penalty(run.game.generator, run.game.latents(), run.game.rng)
+        lengths = run.game.path_length
+        _, mean = lengths.penalty(run.game.generator, run.game.latents(), run.game.rng)
+        lengths.follow(mean)
     y = np.random.default_rng(0).standard_normal((200_000, 2))
     expected = np.linalg.norm(y @ run.game.generator.layers[0].weight.data.T, axis=1)
     spread = expected.std() / math.sqrt(64 * 2 / 0.01)  # a running mean over 2 / 0.01 batches

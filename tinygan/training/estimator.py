@@ -259,6 +259,7 @@ class GAN:
     def _loaded(cls, header: dict[str, Any], arrays: dict[str, np.ndarray], device: str | None,
                 X: Any, steps: int | None, eager: bool, comm: Any) -> GAN:
         config, described = header["config"], header["data"]
+        Config(**config).resolved()  # of a constructor's arguments, some may be None
         gan = cls(**config, device=device, eager=eager, comm=comm)
         if steps is not None:
             gan.steps = steps
