@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis profiles, what the markers gpu, mpi and thorough skip.
+"""What all tests share: hypothesis profiles, what the markers gpu, mpi, browser, thorough skip.
 
 HYPOTHESIS_PROFILE=thorough takes many more examples: for a run overnight.
 """
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from tinygan import backend
 from tinygan.app import process
 from tinygan.training import samples
+import browser
 from ahead import Ahead
 
 process.tune_process(1)  # one BLAS thread: on a busy machine two that wait for each other crawl
@@ -32,6 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
         if not mpi and item.get_closest_marker("mpi"):
             item.add_marker(pytest.mark.skip(reason="needs mpiexec and mpi4py"))
+        if not (browser.CHROMIUM and browser.DRIVER) and item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason="needs chromium and chromedriver"))
         if not thorough and item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.skip(reason="long form; run with -m thorough"))
 

@@ -25,7 +25,8 @@ from tinygan.app.cli import main
 SMALL = ["--width", "8", "--depth", "1", "--batch", "16", "--n-critic", "1"]
 COMMAND = [sys.executable, "-m", "tinygan"]
 ROOT = Path(__file__).resolve().parent.parent
-WHOLE = ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+WHOLE = ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "report.html", "run.json",
+         "samples.npz"]
 
 
 @pytest.fixture(autouse=True)
@@ -454,7 +455,7 @@ def test_any_name_of_a_file_does_on_any_console(console, name, ahead):
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     assert files(folder / f"runs/{name}-wgan-gp-0") == WHOLE
-    assert len(train.stdout.splitlines()) == 9 and sample.stdout.startswith("3 samples")
+    assert len(train.stdout.splitlines()) == 10 and sample.stdout.startswith("3 samples")
     assert np.load(folder / f"{name}.npy").shape == (3, 2)
     assert wrong.stderr.startswith("tinygan: ") and wrong.stderr.count("\n") == 1
 

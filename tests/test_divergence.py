@@ -304,7 +304,8 @@ def test_bad_data_is_told_and_explained_and_forgotten_by_the_next_start(folder, 
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
     assert main(["train", "--resume", "run", "--device", "cpu"]) == 0
     assert sorted(p.name for p in folder.iterdir()) == [
-        "best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+        "best.npz", "checkpoint.npz", "log.csv", "panel.png", "report.html", "run.json",
+         "samples.npz"]
     assert main(["explain", "run"]) == 4
     assert "no training diverged here" in capsys.readouterr().err
     assert main(["explain", "run/checkpoint.npz"]) == 0

@@ -23,7 +23,8 @@ from tinygan.data.images import MNIST_FILES, glyphs
 
 SMALL = ["--width", "4", "--batch", "4", "--n-critic", "1"]
 pytestmark = pytest.mark.usefixtures("few_scored")
-FILES = ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "run.json", "samples.npz"]
+FILES = ["best.npz", "checkpoint.npz", "log.csv", "panel.png", "report.html", "run.json",
+         "samples.npz"]
 
 
 @pytest.fixture(scope="module")

@@ -462,9 +462,9 @@ def test_nearest_training_images_stand_below_the_samples(shape, monkeypatch):
     expected = np.concatenate([samples[:10], near[:10], samples[10:20], near[10:]])
     np.testing.assert_array_equal(axes.images[0].get_array(), plots.tiles(expected, 10))
     assert f"differ by 0 to {distance.min(axis=1).max():.0f} of 255 grey levels" in text(figure)
-    found, differences = plots._nearest(samples[:20], d)
+    found, differences = plots.nearest_images(samples[:20], d)
     monkeypatch.setattr(plots, "NEIGHBOURS", 7 * d.dim)  # the same in parts
-    for whole, parts in zip((found, differences), plots._nearest(samples[:20], d)):
+    for whole, parts in zip((found, differences), plots.nearest_images(samples[:20], d)):
         np.testing.assert_array_equal(whole, parts)
 
 

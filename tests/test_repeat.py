@@ -156,6 +156,7 @@ def test_the_files_of_a_resumed_run_are_those_of_the_uninterrupted_one(
 def test_resuming_says_of_every_option_whether_it_may_change(tmp_path, monkeypatch, capsys):
     """Where it may not: exit code 2, a line that names it and those that may, no file touched."""
     may = {"--help", "--debug", "--steps", "--device", "--eager", "--resume"}
+    may |= {"--show", "--live"}  # these are no settings of a run
     monkeypatch.setattr(plots, "panel", lambda *arguments: Figure())
     assert main(["train", *POINTS, *ARGUMENTS, "--out", "run"]) == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}

@@ -178,6 +178,7 @@ MAKE = {
 STAY = {  # where a class has no use but in the place that made it
     "tinygan.app.cli.Parser": "a command line", "tinygan.app.demo.Options": "a command line",
     "tinygan.app.progress.Progress": "a line of this terminal",
+    "tinygan.app.advice.Rule": "a row of a table", "tinygan.app.live.Growing": "of one server",
     "tinygan.program.Node": "of a recording", "tinygan.program.Call": "of a recording",
     "tinygan.program.Traced": "of a recording", "tinygan.program.Tracer": "of a recording",
     "tinygan.program.Entry": "of a recording", "tinygan.training.diagnosis.Watch": "of one step",

@@ -90,6 +90,10 @@ TRAIN = [
             help="do not trace and replay the training step: same bits, slower"),
     _option("--out", metavar="DIR", help="folder for the files (default: runs/DATA-METHOD-SEED)"),
     _option("--resume", metavar="RUN", help="continue the run in this folder, up to --steps"),
+    _option("--show", action="store_true", help="open the report in a browser at the end (with "
+                                                "--live: at the start)"),
+    _option("--live", action="store_true",
+            help="serve the growing report to browsers of this machine while it trains"),
 ]
 COMMANDS: dict[str, tuple[str, list[Option]]] = {
     "train": ("Train a GAN; put its picture, samples, log and checkpoints into a folder.", TRAIN),
@@ -109,6 +113,13 @@ COMMANDS: dict[str, tuple[str, list[Option]]] = {
     "evaluate": ("Score a trained generator on the test part of its data, beside real data.", [
         _option("path", metavar="RUN", help="the folder of a run (its best.npz), or a checkpoint"),
         DEVICE_OPTION]),
+    "report": ("Write the report of a run: its film, curves, scores, and what to try next.", [
+        RUN,
+        _option("-o", metavar="FILE", help="FILE.html (default: report.html in the run's folder)"),
+        DEVICE_OPTION]),
+    "watch": ("Serve the growing report of a run that trains to browsers of this machine.", [
+        _option("path", metavar="RUN", help="the folder of a run"),
+        _option("--show", action="store_true", help="open it in a browser")]),
     "explain": ("Repeat the step at which a run diverged, and say where it went wrong.", [
         _option("path", metavar="RUN", help="the folder of a run, or its diverged.npz"),
         DEVICE_OPTION]),

@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 
 from .. import backend
+from ..data import DataError
 from ..training import (COLUMNS, GAN, METHODS, CheckpointError, Config, Diverged, Run, checkpoint,
                         diagnosis, distributed, evaluation, samples, yardstick)
 from ..training import run as runs
 from . import folder as files
-from . import process, report
+from . import live, process, report
 from .cli import DIVERGED, USAGE, WRITE, CommandError, say
 from .progress import Progress
 
-SAVE_EVERY = 30.0  # seconds between checkpoints
-MAY_CHANGE = {"steps", "device", "eager", "resume", "debug", "command"}  # when a run is resumed
+SAVE_EVERY, LIVE_EVERY = 30.0, 2.0  # seconds between checkpoints; between those of a live run
+MAY_CHANGE = {"steps", "device", "eager", "show", "live", "resume", "debug",
+              "command"}  # when a run is resumed
 
 # ------------------------------------------------------------------------------------ train
 
@@ -51,7 +53,7 @@ def train(options: argparse.Namespace) -> int:
         gan.set_params(steps=steps_for(options.seconds, gan.run_))
         gan.restart()
     name = f"{gan.data_.name}-{gan.method}-{gan.seed}"
-    return train_in(lambda: files.create(options.out, name), gan, speed)
+    return train_in(lambda: files.create(options.out, name), gan, speed, options)
 
 
 def check_seconds(options: argparse.Namespace) -> None:
@@ -86,7 +88,7 @@ def resume(options: argparse.Namespace) -> int:
     if gan.run_.step >= gan.steps:
         raise CommandError(USAGE, f"{options.resume} has done its {gan.run_.step} steps; "
                                   "give a larger --steps")
-    return train_in(lambda: folder, gan, tune(gan))
+    return train_in(lambda: folder, gan, tune(gan), options)
 
 
 def flag(name: str) -> str:
@@ -120,41 +122,50 @@ def steps_for(seconds: float, run: Run) -> int:
     return -int(ranks.agree(-steps)[0])  # the fewest
 
 
-def train_in(place: Callable[[], Path], gan: GAN, speed: str) -> int:
+def train_in(place: Callable[[], Path], gan: GAN, speed: str, options: argparse.Namespace) -> int:
     """Train in the folder that ``place`` gives, from the header to the results."""
     run, about, reason = gan.run_, files.describe(gan, speed), ""
     if run.game.ranks.rank:
         return follow(run)
-    with stopping(run):
-        folder = place()
-        with files.locked(folder):
-            files.begin(gan, folder, about)
-            say(report.header(gan, folder, speed))
-            try:
-                play(gan, folder)
-                ideal = yardstick(gan.data_)
-                report.write_pictures(gan, folder, ideal)
-                reason = signal.Signals(run.stop).name if run.stop else "done"
-            except (Diverged, OSError) as error:
-                failed = failure(error, gan, folder)
-                reason = str(failed)
-                raise failed from error
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                raise
-            finally:
+    with contextlib.ExitStack() as at_end:
+        with stopping(run):
+            folder = place()
+            with files.locked(folder):
+                files.begin(gan, folder, about)
+                say(report.header(gan, folder, speed))
+                if options.live:
+                    at_end.enter_context(live.watched(folder, options.show))
                 try:
-                    files.end(gan, folder, about, reason)
-                except OSError:
-                    if reason == "done":
-                        raise
-    say(report.results(gan, folder, ideal))
-    if not run.stop:
-        return 0
-    rest = f"; to go on: tinygan train --resume {shlex.quote(str(folder))}"
-    say(f"stopped by {reason} at step {run.step} of {run.config.steps}"
-        + rest * (run.step < run.config.steps))
-    return 128 + run.stop
+                    ideal = yardstick(gan.data_)
+                    play(gan, folder, LIVE_EVERY if options.live else SAVE_EVERY)
+                    report.write_pictures(gan, folder, ideal)
+                    reason = signal.Signals(run.stop).name if run.stop else "done"
+                    report.try_report(gan, folder, files.ended(gan, about, reason), ideal)
+                except (Diverged, OSError) as error:
+                    failed = failure(error, gan, folder)
+                    reason = str(failed)
+                    if isinstance(error, Diverged):
+                        with contextlib.suppress(OSError):
+                            report.try_report(gan, folder, files.ended(gan, about, reason), ideal)
+                    raise failed from error
+                except Exception as error:
+                    reason = f"{type(error).__name__}: {error}"
+                    raise
+                finally:
+                    try:
+                        files.write_json(folder, files.ended(gan, about, reason))
+                    except OSError:
+                        if reason == "done":
+                            raise
+        say(report.results(gan, folder, ideal))
+        if options.show and not options.live:
+            report.show((folder / "report.html").resolve().as_uri())
+        if not run.stop:
+            return 0
+        rest = f"; to go on: tinygan train --resume {shlex.quote(str(folder))}"
+        say(f"stopped by {reason} at step {run.step} of {run.config.steps}"
+            + rest * (run.step < run.config.steps))
+        return 128 + run.stop
 
 
 def follow(run: Run) -> int:
@@ -168,7 +179,7 @@ def follow(run: Run) -> int:
     return 128 + run.stop if run.stop else 0
 
 
-def play(gan: GAN, folder: Path) -> None:
+def play(gan: GAN, folder: Path, save_every: float) -> None:
     """Play to the end or to a signal, with a log, progress and checkpoints."""
     run, saved = gan.run_, time.perf_counter()
     with Progress(run) as progress, open(folder / "log.csv", "a", newline="") as file:
@@ -178,7 +189,7 @@ def play(gan: GAN, folder: Path) -> None:
             progress.show(row)
             if row["sliced_wasserstein"] <= run.best():
                 files.save(gan, folder, "best.npz")
-            if time.perf_counter() - saved > SAVE_EVERY and not run.stop:
+            if time.perf_counter() - saved > save_every and not run.stop:
                 files.save(gan, folder)
                 saved = time.perf_counter()
     files.save(gan, folder)
@@ -248,6 +259,17 @@ def open_with_data(path: Path, **options: Any) -> GAN:
     for warning in skipped:  # pictures that cannot be read
         report.note(str(warning.message))
     return gan
+
+
+def open_at_hand(path: Path, device: str | None) -> tuple[GAN, dict[str, tuple[float, float]]]:
+    """The GAN with its data and their yardstick, or without if they are not at hand, with a note.
+    """
+    try:
+        gan = open_with_data(path, device=device)
+        return gan, yardstick(gan.data_)
+    except (DataError, CommandError) as error:
+        report.note(f"done without the data, so some parts are missing: {error}")
+        return GAN.load(checkpoint_in(path), device=device), {}
 
 
 def open_trained(path: Path, device: str | None) -> GAN:
@@ -336,6 +358,29 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def write_report(options: argparse.Namespace) -> int:
+    """Write the report of a run, as far as its record goes."""
+    path = Path(options.path)
+    folder = path if os.path.isdir(path) else path.parent
+    target = folder / "report.html" if options.o is None else Path(options.o)
+    if target.suffix.lower() != ".html":
+        raise CommandError(USAGE, f"-o {options.o}: the name must end in .html")
+    gan, ideal = open_at_hand(path, options.device)
+    report.write_report(gan, target, files.read_json(folder), ideal)
+    print(f"report written to {target}")
+    return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Serve the report of a run that trains."""
+    folder = Path(options.path)
+    if not os.path.isdir(folder):
+        raise CommandError(USAGE, f"{folder} is not the folder of a run")
+    gan, ideal = open_at_hand(folder, "cpu")
+    live.serve(live.Growing(folder, gan.data_ if ideal else None, ideal), options.show)
+    return 0
+
+
 def explain(options: argparse.Namespace) -> int:
     """Print where the first number that is not finite arises."""
     path = Path(options.path)
@@ -381,4 +426,5 @@ def devices(options: argparse.Namespace) -> int:
 
 
 COMMANDS = {"train": train, "sample": sample, "walk": walk, "evaluate": evaluate,
-            "explain": explain, "check": check, "methods": methods, "devices": devices}
+            "report": write_report, "watch": watch, "explain": explain,
+            "check": check, "methods": methods, "devices": devices}

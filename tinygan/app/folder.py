@@ -25,7 +25,7 @@ from . import process
 from .cli import USAGE, CommandError
 
 FILES = ("run.json", "log.csv", "checkpoint.npz", "best.npz", "panel.png", "samples.npz",
-         "diverged.npz")
+         "report.html", "diverged.npz")
 
 
 def create(out: str | None, name: str) -> Path:
@@ -109,10 +109,19 @@ def begin(gan: GAN, folder: Path, about: dict[str, Any]) -> None:
         raise
 
 
-def end(gan: GAN, folder: Path, about: dict[str, Any], reason: str) -> None:
-    """Complete run.json by how the run ended."""
-    write_json(folder, about | {"ended": _now(), "exit": reason, "steps_done": gan.run_.step,
-                                "last": last_scores(gan)})
+def ended(gan: GAN, about: dict[str, Any], reason: str) -> dict[str, Any]:
+    """What run.json says, with how the run ended."""
+    return about | {"ended": _now(), "exit": reason, "steps_done": gan.run_.step,
+                    "last": last_scores(gan)}
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """What run.json says; nothing if it is missing or damaged."""
+    try:
+        about = json.loads((folder / "run.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def last_scores(gan: GAN) -> dict[str, float]:

@@ -184,6 +184,14 @@ def png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
+def encoded(pixels: np.ndarray) -> bytes:
+    """Pixels (h, w) or (h, w, 3) uint8 as a PNG file."""
+    from PIL import Image
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="png", optimize=True)
+    return content.getvalue()
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a PNG, whole or not at all: an old file stays until the new one is complete."""
     content = png(figure)
@@ -192,9 +200,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 def save_images(images: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write ``tiles`` of images (n, c, h, w) uint8 as a PNG, whole or not at all."""
-    from PIL import Image
-    picture = Image.fromarray(tiles(images))
-    checkpoint.write_atomically(path, lambda file: picture.save(file, format="png", optimize=True))
+    content = encoded(tiles(images))
+    checkpoint.write_atomically(path, lambda file: file.write(content))
 
 
 def save_gif(frames: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None:
@@ -397,7 +404,7 @@ def _neighbours(sheet: _Sheet, samples: np.ndarray, data: DataSet) -> None:
     """One or two rows of samples, each above the training images nearest to them."""
     columns = min(10, len(samples))
     asked = samples[:columns * min(2, len(samples) // columns)]
-    found, distances = _nearest(asked, data)
+    found, distances = nearest_images(asked, data)
     pairs = np.stack([x.reshape(-1, columns, *sheet.shape) for x in (asked, found)], axis=1)
     sheet.show(sheet.RIGHT, sheet.middle, pairs, columns, "Nearest training images",
                f"Good: similar, not identical. Here they differ by {distances.min():.0f} to "
@@ -405,7 +412,7 @@ def _neighbours(sheet: _Sheet, samples: np.ndarray, data: DataSet) -> None:
                ["sample", "nearest"] * len(pairs))
 
 
-def _nearest(images: np.ndarray, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
+def nearest_images(images: np.ndarray, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
     """The training image nearest to each of n images, and its root mean square difference (n,)."""
     assert data.pixels is not None and data.split is not None
     training = data.pixels[data.split["train"]]

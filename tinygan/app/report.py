@@ -113,16 +113,50 @@ def write_pictures(gan: GAN, folder: Path, ideal: Scores) -> None:
 
     drawn = gan.sample(1000 if gan.data_.shape else 2500)
     checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=drawn))
-    run = gan.run_
-    title = (f"{run.game.method.title}, {gan.data_.name}, seed {run.config.seed}, "
-             f"step {run.step:,}")
     try:
-        panel = _image_panel if gan.data_.shape else _point_panel
-        picture = plots.png(panel(gan, drawn, title, ideal))
+        picture = plots.png(panel(gan, drawn, ideal))
     except Exception as error:
         note(f"the picture could not be drawn: {type(error).__name__}: {error}")
         return
     checkpoint.write_atomically(folder / "panel.png", lambda file: file.write(picture))
+
+
+def write_report(gan: GAN, path: Path, about: dict[str, Any], ideal: Scores) -> None:
+    """report.html, whole or not at all."""
+    from . import page
+
+    text = page.page(gan, about, ideal)
+    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def try_report(gan: GAN, folder: Path, about: dict[str, Any], ideal: Scores) -> None:
+    """The report of a run that has ended; one that cannot be made costs the run a note, no more."""
+    try:
+        write_report(gan, folder / "report.html", about, ideal)
+    except OSError:  # the disk's fault, which is told like that of any other file
+        raise
+    except Exception as error:
+        note(f"the report could not be made: {type(error).__name__}: {error}")
+
+
+def show(address: str) -> None:
+    """Open an address in a browser, or say that there is no display."""
+    import webbrowser
+
+    if not (sys.platform in ("win32", "darwin")
+            or {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & os.environ.keys()):
+        note(f"there is no display here; open {address} in a browser")
+    elif not webbrowser.open(address):
+        note(f"no browser could be started; open {address} in one")
+
+
+def panel(gan: GAN, drawn: np.ndarray, ideal: Scores) -> Any:
+    """The picture of a run, as a Figure."""
+    run = gan.run_
+    title = (f"{run.game.method.title}, {gan.data_.name}, seed {run.config.seed}, "
+             f"step {run.step:,}")
+    draw = _image_panel if gan.data_.shape else _point_panel
+    return draw(gan, drawn, title, ideal)
 
 
 def _image_panel(gan: GAN, drawn: np.ndarray, title: str, ideal: Scores) -> Any:
@@ -166,6 +200,7 @@ def results(gan: GAN, folder: Path, ideal: Scores) -> str:
     if "sliced_wasserstein" in last:
         lines.append(f"  sliced Wasserstein  {beside('sliced_wasserstein', '.4f')}")
     lines += [f"{kind}  {folder / name}" for kind, name in (("picture", "panel.png"),
+                                                            ("report ", "report.html"),
                                                             ("samples", "samples.npz"))
               if (folder / name).exists()]
     more = "64 -o grid.png" if gan.data_.shape else "1000 -o samples.csv"

@@ -99,14 +99,15 @@ class Run:
     def train(self) -> Iterator[dict[str, float]]:
         """Play up to ``config.steps``, or until ``stop`` is set, and yield each new row of the log.
 
-        Only rank 0 computes scores; if ``stop`` is set on any rank, all stop after the same step.
+        Only rank 0 computes scores and keeps moments; if ``stop`` is set on any rank, all stop
+        after the same step.
         Raises Diverged, with the run back in the state before the iteration that diverged.
         """
         steps = self.config.steps
         log_every, evaluate_every = max(1, steps // ROWS), max(1, steps // EVALUATIONS)
         started = time.perf_counter() - self.seconds
         moments = self.record.schedule(steps, log_every)
-        if self.step == 0 and not self.record.moments:
+        if self.step == 0 and not self.record.moments and self.game.ranks.rank == 0:
             self.record.take(0)
         kept, kept_at = self.state_dict(), time.perf_counter()
         while self.step < steps:
@@ -123,7 +124,7 @@ class Run:
                 self.go_back(kept, error.step - 1)
                 raise
             self.seconds = time.perf_counter() - started
-            if self.step in moments:
+            if self.step in moments and self.game.ranks.rank == 0:
                 self.record.take(self.step)
             evaluating = self.step % evaluate_every == 0 or self.step == steps
             if not evaluating and self.step % log_every:
