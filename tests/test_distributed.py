@@ -371,16 +371,21 @@ def test_a_signal_saves_and_ends_all(number, target, tmp_path):
 
 
 def unlike(what):
-    """Ranks that are not alike: rank 1 has another setting, data set or version."""
+    """Ranks that are not alike: rank 1 has another setting, data set, version or number of GPUs."""
+    from tinygan import backend
     from tinygan.training import estimator
 
     rank = world().Get_rank()
     if what == "version" and rank == 1:
         estimator.__version__ = "0.0"
+    device = "cpu"
+    if what == "number of GPUs":  # a host with fewer of them; the game is not reached
+        device, backend.gpu_count = "cuda:0", lambda: (2 - (rank == 1), "")
     points = np.random.default_rng(0).normal(size=(50, 2))
     if what == "data" and rank == 1:
         points[30, 0] += 1
-    gan = GAN(**SMALL, lr=0.1 if what == "settings" and rank == 1 else 0.01, comm=world())
+    gan = GAN(**SMALL, lr=0.1 if what == "settings" and rank == 1 else 0.01, device=device,
+              comm=world())
     try:
         gan.prepare(points)
     except ValueError as error:
@@ -390,7 +395,7 @@ def unlike(what):
 
 
 @mpi
-@pytest.mark.parametrize("what", ["version", "data", "settings"])
+@pytest.mark.parametrize("what", ["version", "data", "settings", "number of GPUs"])
 def test_ranks_that_are_not_alike_are_named(what):
     assert play(3, "unlike", what) == "told\n"
 

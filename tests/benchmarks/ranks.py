@@ -2,13 +2,16 @@
 
     python tests/benchmarks/ranks.py              # the table; needs mpiexec and mpi4py
     python tests/benchmarks/ranks.py --ranks 4    # on a machine with more cores
+    python tests/benchmarks/ranks.py --works wide --rounds 1  # some rows; this one takes minutes
     python tests/benchmarks/ranks.py --allreduce  # microseconds of a sum, by its size
+    python tests/benchmarks/ranks.py --overlap    # what hiding a sum behind products gains
     python tests/benchmarks/ranks.py --draws      # what drawing for other ranks costs, computed
 
 Each rank has one BLAS thread; one process is also given as many threads as there are ranks. The
-three take turns for some rounds, and the smallest median of a round counts. The peer (where torch
-is installed) is an iteration of the same networks in PyTorch, whose gradients are averaged by
-DistributedDataParallel over gloo, one thread for each process.
+three take turns for some rounds, and the smallest median of a round counts, of which the first
+quarter of the iterations is left out. The peer (where torch is installed) is an iteration of the
+same networks in PyTorch, whose gradients are averaged by DistributedDataParallel over gloo, one
+thread for each process.
 """
 
 from __future__ import annotations
@@ -56,6 +59,12 @@ def median(step, seconds: float) -> float:
     return 1000 * statistics.median(times)
 
 
+def enough(times: list[float], begun: float, seconds: float) -> bool:
+    """Whether iterations since ``begun`` were timed for long enough: three, or one of 20 s."""
+    passed = time.perf_counter() - begun
+    return passed > 20 or len(times) >= 3 and passed > seconds
+
+
 def worker(name: str, seconds: float) -> None:
     """Time iterations of a work, on all ranks that were started."""
     from tinygan import GAN, data
@@ -70,15 +79,14 @@ def worker(name: str, seconds: float) -> None:
     chosen = data.ring() if source == "ring" else data.image_array(pixels)
     gan = GAN(width=width, batch=batch // ranks.size, comm=ranks.comm, device="cpu", steps=10**6)
     run = gan.prepare(chosen)
-    for _ in range(3):
-        run.iterate()
+    run.iterate()
     begun, times = time.perf_counter(), []
-    while ranks.agree(len(times) < 3 or time.perf_counter() - begun < seconds)[0]:
+    while ranks.agree(not enough(times, begun, seconds))[0]:
         at = time.perf_counter()
         run.iterate()
         times.append(time.perf_counter() - at)
     if ranks.rank == 0:
-        print(json.dumps({"ms": 1000 * statistics.median(times),
+        print(json.dumps({"ms": 1000 * statistics.median(times[len(times) // 4:]),
                           "parameters": [sum(p.size for p in network.parameters())
                                          for network in run.game.networks.values()]}))
 
@@ -126,20 +134,17 @@ def torch_worker(name: str, seconds: float, rank: int, size: int, port: int) -> 
         for p in critic.parameters():
             p.requires_grad_(True)
 
-    times = []
-    for _ in range(3):
-        step()
-    begun, count = time.perf_counter(), torch.ones(1)
     step()
-    count *= max(3, int(seconds / (time.perf_counter() - begun)))
-    if size > 1:
-        dist.broadcast(count, 0)
-    for _ in range(int(count)):
-        begun = time.perf_counter()
+    begun, times, more = time.perf_counter(), [], torch.ones(1)
+    while more:
+        at = time.perf_counter()
         step()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - at)
+        more[0] = not enough(times, begun, seconds)
+        if size > 1:
+            dist.broadcast(more, 0)
     if rank == 0:
-        print(json.dumps({"ms": 1000 * statistics.median(times)}))
+        print(json.dumps({"ms": 1000 * statistics.median(times[len(times) // 4:])}))
 
 
 def ddp(name: str, seconds: float, size: int, round_: int) -> float:
@@ -173,6 +178,41 @@ def allreduce() -> None:
         print(json.dumps(found))
 
 
+def overlap() -> None:
+    """Milliseconds of products, of a sum, and of both one after the other and at the same time."""
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    vector, x = np.ones(2_400_000, np.float32), np.ones((512, 512), np.float32)
+
+    def products():
+        for _ in range(20):
+            x @ x
+
+    def add():
+        comm.Allreduce(MPI.IN_PLACE, vector)
+
+    def together():
+        request = comm.Iallreduce(MPI.IN_PLACE, vector)
+        products()
+        request.Wait()
+
+    def timed(*calls) -> float:
+        times = []
+        for _ in range(50):
+            comm.Barrier()
+            begun = time.perf_counter()
+            for call in calls:
+                call()
+            times.append(time.perf_counter() - begun)
+        return round(1000 * statistics.median(times), 2)
+
+    found = {"products": timed(products), "sum": timed(add), "one after the other":
+             timed(products, add), "at the same time": timed(together)}
+    if comm.rank == 0:
+        print(json.dumps(found))
+
+
 def draws() -> None:
     """Milliseconds in which one rank draws the numbers and rows of the whole step."""
     from tinygan import data
@@ -188,8 +228,8 @@ def draws() -> None:
         print(f"{ranks:5d}  {64:13d}  " + "  ".join(f"{ms:5.2f} ms" for ms in cells))
 
 
-def table(ranks: int, rounds: int, seconds: float) -> None:
-    """Print a row for each work."""
+def table(works: list[str], ranks: int, rounds: int, seconds: float) -> None:
+    """Print a row for each of some works."""
     try:
         import torch
         peer = f"PyTorch {torch.__version__} DDP"
@@ -197,7 +237,8 @@ def table(ranks: int, rounds: int, seconds: float) -> None:
         peer = ""
     print(f"| iteration, total batch | 1 rank, 1 thread | 1 rank, {ranks} threads | {ranks} ranks "
           "| speed-up |" + f" {peer}, 1 | {ranks} processes |" * bool(peer))
-    for name, (width, batch, source) in WORKS.items():
+    for name in works:
+        width, batch, source = WORKS[name]
         times: list[list[float]] = [[], [], [], [], []]
         for round_ in range(rounds):
             for column, (count, threads) in enumerate([(1, 1), (1, ranks), (ranks, 1)]):
@@ -215,6 +256,7 @@ def table(ranks: int, rounds: int, seconds: float) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--ranks", type=int, default=2)
+    options.add_argument("--works", nargs="+", choices=WORKS, default=[*WORKS])
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=3.0)
     options.add_argument("--allreduce", action="store_true")
@@ -222,6 +264,8 @@ def main() -> None:
     options.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     options.add_argument("--torch", nargs=5, help=argparse.SUPPRESS)
     options.add_argument("--sums", action="store_true", help=argparse.SUPPRESS)
+    options.add_argument("--overlap", action="store_true")
+    options.add_argument("--overlapped", action="store_true", help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.work:
         worker(chosen.work[0], float(chosen.work[1]))
@@ -233,10 +277,15 @@ def main() -> None:
     elif chosen.allreduce:
         for count, microseconds in start(chosen.ranks, 1, "--sums").items():
             print(f"{int(count):12,} values {microseconds:12,} us")
+    elif chosen.overlapped:
+        overlap()
+    elif chosen.overlap:
+        for what, milliseconds in start(chosen.ranks, 1, "--overlapped").items():
+            print(f"{what:20} {milliseconds:6.2f} ms")
     elif chosen.draws:
         draws()
     else:
-        table(chosen.ranks, chosen.rounds, chosen.seconds)
+        table(chosen.works, chosen.ranks, chosen.rounds, chosen.seconds)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ class GAN:
             ranks.check_alike({"version of tinygan": __version__,
                                "version of NumPy": np.__version__,
                                "kind of device": device.partition(":")[0],
+                               "number of GPUs": 0 if device == "cpu" else backend.gpu_count()[0],
                                "set of settings": asdict(config),
                                "data set": data_set.fingerprint()})
         self.run_ = Run(methods.new_game(config, data_set, device, ranks), self.eager)
