@@ -28,9 +28,9 @@ ROOMS = {  # the files of each folder, likewise
     "data": ["dataset", "toy", "files", "images", "sources"],
     "training": ["checkpoint", "distributed", "networks", "game", "likelihood", "methods",
                  "samples", "record", "run", "evaluation", "diagnosis", "estimator"],
-    "testing": ["report", "ridders", "problem", "slopes", "explain", "check", "orders", "adapters",
-                "reproduction", "assertion", "samplers", "strategies", "compositions", "mutants",
-                "certificate"],
+    "testing": ["report", "ridders", "rounding", "problem", "slopes", "explain", "check", "orders",
+                "adapters", "reproduction", "assertion", "samplers", "strategies", "compositions",
+                "mutants", "certificate"],
     "app": ["process", "plots", "demo", "cli", "advice", "page", "progress", "folder", "report",
             "live", "commands"]}
 LATE = {("app.cli", "app.commands")}  # loads what a command does when the command is given

@@ -9,7 +9,7 @@ import pytest
 import tinygan as tg
 from tinygan import ops
 from tinygan.testing import (GradcheckError, GradReport, Inconclusive, check, check_vjp,
-                             gradcheck, problem, ridders, slopes)
+                             gradcheck, problem, ridders, rounding, slopes)
 from tinygan.testing.mutants import cases_of
 from tinygan.testing.samplers import SAMPLERS
 
@@ -186,6 +186,8 @@ WRONG = {
     "small beside large": (lambda a, b: 1e6 * a.sum() + 1e-3 * b.sum(),
                            lambda g, a, b: (np.full_like(a, g * 1e6), np.full_like(b, g * 1.01e-3)),
                            [X, X[0]]),
+    "beside what is lost": (lambda x: 1 - np.cos(x), lambda g, x: (1.000001 * g * np.sin(x),),
+                            [np.array([1e-10, 0.5])]),
     "small output beside large": (
         lambda x: np.stack([1e6 * x[0], 1e-6 * x[1]]),
         lambda g, x: (np.stack([1e6 * g[0], 1.000001e-6 * g[1]]),), [X[:2]]),
@@ -204,7 +206,22 @@ def test_rejects(name):
     assert all(np.array_equal(a, b) for a, b in zip(before, inputs))  # what was changed is restored
 
 
+def squares(x):
+    """cosh^2 - sinh^2 = 1."""
+    p, m = np.exp(x), np.exp(-x)
+    return ((p + m) / 2) ** 2 - ((p - m) / 2) ** 2
+
+
+def squares_vjp(g, x):
+    p, m = np.exp(x), np.exp(-x)
+    c, s = g * (p + m) / 2, g * (p - m) / 2
+    return ((c - s) * p - (c + s) * m,)
+
+
 OPEN = {
+    "lost in the 1 of 1 - cos": (lambda x: 1 - np.cos(x), lambda g, x: (g * np.sin(x),),
+                                 [np.array([6.5e-10, -3e-10])]),
+    "lost in both": (squares, squares_vjp, [np.array([25.0, -40, 33])]),
     "all at jumps": (np.floor, lambda g, x: (g * 0,), [LATTICE]),
     "all at kinks": (np.abs, lambda g, x: (g * np.sign(x),), [np.zeros(4)]),
     "outside the domain": (np.log, lambda g, x: (g / x,), [-np.ones(3)]),
@@ -299,6 +316,23 @@ def test_rounding_inside_a_saturated_function_is_no_wrong_rule(number):
         except Inconclusive:
             pass
     assert rejected <= number // 5000
+
+
+def test_a_noisy_array_is_off_by_a_rounding_in_every_operation_that_rounds():
+    rng = np.random.default_rng(0)
+    x = np.array([20.0, 20.0, -3e8, 3e8, 1.0])
+    y = rounding.noisy(x.copy(), rng)
+    off = rounding.plain(1 - np.tanh(y) ** 2)
+    assert (off[:2] != 0).all() and np.abs(off[:4]).max() < 1e-14
+    assert 0 < abs(float(y.sum()) - x.sum()) < 1e-6  # terms that cancel
+    assert 0 < abs(float(np.matmul(y, np.ones(5))) - x.sum()) < 1e-6
+    assert (rounding.plain(y == y.max()) == (x == x.max())).all()
+    assert (np.abs(-y) == np.abs(x)).all()
+    y += 1
+    assert np.allclose(y, x + 1, 1e-15) and (rounding.plain(y) != x + 1).any()
+    assert isinstance(np.where(x > 0, y, 0), rounding.Noisy)
+    assert rounding.noisy(x.astype(np.float32), rng).sum().dtype == np.float32
+    assert (rounding.noisy(np.arange(4), rng) * 3 == [0, 3, 6, 9]).all()
 
 
 def test_one_probe_costs_the_same_for_any_size():
@@ -478,6 +512,9 @@ CHECKER_MUTANTS = {  # name: the case that notices it, where it is planted, what
                            lambda problem, value, u: np.full(value.shape, 1e300)),
     "mutation not looked at": ("vjp changes the cotangent", problem, "identical",
                                lambda a, b: True),
+    "rounding on the way not looked at": ("lost in both", check.Check, "rounding",
+                                          lambda self, v, u: 0.0),
+    "rounding excuses all": ("sign", check.Check, "rounding", lambda self, v, u: np.inf),
     "ones for random numbers": ("elements exchanged", check, slopes, "signed",
                                 lambda rng, n: np.ones(n)),
     "plain cotangents only": ("small output beside large", check.Check, "cotangents",

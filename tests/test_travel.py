@@ -183,6 +183,7 @@ STAY = {  # where a class has no use but in the place that made it
     "tinygan.program.Traced": "of a recording", "tinygan.program.Tracer": "of a recording",
     "tinygan.program.Entry": "of a recording", "tinygan.training.diagnosis.Watch": "of one step",
     "tinygan.testing.reproduction.Script": "of one text",
+    "tinygan.testing.rounding.Noisy": "of one check",
     "tinygan.testing.strategies.DrawnPicker": "of one example of hypothesis"}
 
 

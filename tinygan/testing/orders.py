@@ -17,6 +17,7 @@ from ..tensor import Tensor
 from .check import Check, arrays_of, length
 from .problem import Problem, flat, placed, shaped
 from .report import GradcheckError, GradReport, Inconclusive
+from .rounding import Noisy
 from .slopes import signed
 
 
@@ -227,7 +228,12 @@ def gradients_in(f: Callable[..., Sequence[Any]], inputs: list[Tensor], cotangen
 
 def own(x: Any) -> Any:
     """A Tensor; an array that is not floating is a constant and stays one."""
-    return Tensor(x) if x.dtype.kind == "f" else x
+    if x.dtype.kind != "f":
+        return x
+    t = Tensor(x)
+    if isinstance(x, Noisy):
+        t._data = x  # Tensor made a copy without noise
+    return t
 
 
 TENSORS = Library(own, array, gradients_in)

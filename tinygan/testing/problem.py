@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import backend
 from .report import GradcheckError
+from .rounding import noisy, plain
 
 Shape = tuple[int, ...]
 
@@ -114,12 +115,10 @@ class Problem:
 
     def vjp(self, v: np.ndarray) -> np.ndarray:
         """The rule's gradient for a cotangent. GradcheckError if its form is wrong."""
-        like = self.inputs[self.slots[0]]
-        cotangents = [placed(piece.astype(dtype), like)
-                      for piece, dtype in zip(shaped(v, self.shapes), self.dtypes)]
+        cotangents = self.cotangents(v)
         try:
             results = self.guarded("vjp", [*self.inputs, *cotangents],
-                                   lambda: self.returned(cotangents))
+                                   lambda: self.returned(cotangents, self.inputs))
         except (GradcheckError, MemoryError):
             raise
         except Exception as problem:
@@ -134,9 +133,15 @@ class Problem:
                     f"got {got}", analytic=g, element=(k, None), hint=form_hint(g, x))
         return flat([results[k] for k in self.slots], self.x.dtype)
 
-    def returned(self, cotangents: list[Any]) -> list[Any]:
+    def cotangents(self, v: np.ndarray) -> list[Any]:
+        """A flat cotangent as arrays shaped and placed like the outputs."""
+        like = self.inputs[self.slots[0]]
+        return [placed(piece.astype(dtype), like)
+                for piece, dtype in zip(shaped(v, self.shapes), self.dtypes)]
+
+    def returned(self, cotangents: list[Any], inputs: Sequence[Any]) -> list[Any]:
         """What the rule returns: one array, number or None per input, or GradcheckError."""
-        results = self.rule(cotangents, *self.inputs)
+        results = self.rule(cotangents, *inputs)
         if backend.is_array(results) or results is None or np.isscalar(results):
             raise GradcheckError(
                 f"vjp returned a {type(results).__name__}; expected a sequence of arrays, one per "
@@ -152,6 +157,27 @@ class Problem:
                     f"gradient of input {k} is a {type(g).__name__}; expected an array",
                     element=(k, None))
         return results
+
+    def rounding(self, rng: np.random.Generator, v: np.ndarray | None = None) -> np.ndarray:
+        """How far y, or vjp(v), is off where every operation on the way is off by a rounding.
+
+        0 where that is not seen: inside functions of other libraries.
+        """
+        exact = self.y if v is None else self.vjp(v)
+        off = np.zeros(exact.shape)
+        for _ in range(3):
+            inputs = [noisy(np.array(a), rng) for a in self.inputs]
+            try:
+                if v is None:
+                    results = self.f(*inputs)
+                else:
+                    cotangents = [noisy(a, rng) for a in self.cotangents(v)]
+                    results = [self.returned(cotangents, inputs)[k] for k in self.slots]
+                again = flat(list(map(plain, results)), self.x.dtype)
+            except Exception:  # a library that takes no such arrays
+                return off
+            off = np.maximum(off, np.abs(again - exact))
+        return np.where(np.isnan(off), np.inf, off)
 
     def rounded(self, v: np.ndarray) -> np.ndarray:
         """A cotangent in the precision of the outputs."""
