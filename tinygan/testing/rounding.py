@@ -42,7 +42,9 @@ class Noisy(np.ndarray):
     def off(self, x: np.ndarray) -> np.ndarray:
         """An array after a rounding of each element, in place."""
         if x.dtype.kind == "f":
-            x *= 1 + np.finfo(x.dtype).eps * self.rng.uniform(-1, 1, x.shape).astype(x.dtype)
+            error = self.rng.uniform(-1, 1, x.shape)
+            error += np.copysign(0.5, error)  # a smaller one would be rounded off
+            x *= 1 + (np.finfo(x.dtype).eps * error).astype(x.dtype)
         return x
 
 
