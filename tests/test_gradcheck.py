@@ -335,6 +335,14 @@ def test_a_noisy_array_is_off_by_a_rounding_in_every_operation_that_rounds():
     assert (rounding.noisy(np.arange(4), rng) * 3 == [0, 3, 6, 9]).all()
 
 
+def test_inputs_that_are_left_out_are_reported():
+    def f(a, b):
+        return a.sum() + 1e-3 * np.sin(1e9 * b).sum()  # of b nothing can be known
+
+    report = check_vjp(f, lambda g, a, b: (g * np.ones_like(a), 0 * g * b), [X, X[0]])
+    assert report.masked == 0.25
+
+
 def test_one_probe_costs_the_same_for_any_size():
     for n in (1, 10, 10_000):
         report = check_vjp(np.exp, lambda g, x: (g * np.exp(x),), np.linspace(-2, 2, n))

@@ -201,7 +201,8 @@ class Check:
             if np.mean(s.decided) < 0.5:
                 raise Inconclusive("more than half of the outputs are at kinks, jumps or domain "
                                    "edges, or drown in noise")
-        self.report.masked = max(self.report.masked, float(1 - np.mean(s.decided)))
+        self.report.masked = max(self.report.masked, float(1 - np.mean(s.decided)),
+                                 float(1 - np.mean(u[free] != 0)))
         return u, s
 
     def slope(self, u: np.ndarray) -> Slope:

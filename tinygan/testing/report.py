@@ -52,7 +52,7 @@ class GradReport:
     evaluations: int = 0  # of the function
     max_ratio: float = 0.0  # the largest |error| / tolerance, at most 1
     resolution: float = 0.0  # the largest tolerance relative to the size of the compared terms
-    masked: float = 0.0  # the largest share of outputs that were left out
+    masked: float = 0.0  # the largest share of outputs, or of inputs, that were left out
     kinks: int = 0  # how many were checked
     floor: float = 0.0  # the largest tolerance, as an error of one element of a gradient
 
