@@ -33,7 +33,9 @@ ROOMS = {  # the files of each folder, likewise
                 "mutants", "certificate"],
     "app": ["process", "plots", "demo", "cli", "advice", "page", "progress", "folder", "report",
             "live", "commands"]}
-LATE = {("app.cli", "app.commands")}  # loads what a command does when the command is given
+LATE = {("app.cli", "app.commands"),  # loads what a command does when the command is given
+        ("training.estimator", "app.report"), ("training.estimator", "app.plots"),  # GAN.plot
+        ("training.estimator", "app.progress")}  # fit(verbose=True)
 DOORS = {("__main__", "app.cli"), ("app.commands", "testing.certificate")}  # open when needed
 OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"app.process"},
            "matplotlib": {"app.plots", "data.images"}, "PIL": {"app.plots", "data.images"},

@@ -1,14 +1,16 @@
 """Layers and networks: values against closed forms, derivatives against finite differences,
 state, modes, errors."""
 
+import inspect
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygan import Tensor, functional, grad, init, ops
+from tinygan import Tensor, functional, grad, init, layers, ops
 from tinygan.layers import (BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, Flatten, LayerNorm,
                             LeakyReLU, Module, ReLU, Reshape, Sequential, Sigmoid, SpectralNorm,
                             Tanh)
@@ -516,3 +518,30 @@ def test_a_module_without_forward_says_so():
 
     with pytest.raises(NotImplementedError, match="Unfinished does not define forward"):
         Unfinished()(1)
+
+
+@pytest.mark.parametrize("text", [
+    "Dense(2, 3)", "Dense(2, 3, bias=False)", "Conv2d(1, 2, (3, 4), stride=(2, 2), padding=(0, 1))",
+    "ConvTranspose2d(2, 1, (4, 4), stride=(2, 2), padding=(1, 1), output_padding=(0, 1))",
+    "SpectralNorm(Dense(2, 3))", "Upsample(2)", "Reshape((1, 2, 2))", "Flatten()",
+    "BatchNorm(3, momentum=0.2)", "LayerNorm(3)", "Dropout(0.5)", "LeakyReLU(slope=0.1)",
+    "Sequential(Dense(2, 3), ReLU(), tanh, Sequential(), Sigmoid())"])
+def test_a_layer_is_shown_as_one_would_type_it(text):
+    """Without the rng."""
+    names = {"tanh": ops.tanh}
+    for kind in vars(layers).values():
+        if isinstance(kind, type):
+            drawn = "rng" in inspect.signature(kind).parameters
+            names[kind.__name__] = partial(kind, rng=np.random.default_rng(0)) if drawn else kind
+    assert repr(eval(text, names)) == text
+
+
+def test_a_users_layer_is_shown_as_far_as_it_keeps_what_it_was_given():
+    class Own(layers.Module):
+        def __init__(self, width, net, deep=True, scale=1.0):
+            self.wide, self.net, self.deep, self.scale = width, net, deep, scale
+
+    own = Own(3, ops.tanh, False, scale=2.0)
+    assert repr(own) == "Own(..., <primitive tanh>, deep=False, scale=2.0)"
+    own.net = own
+    assert repr(own) == "Own(..., ..., deep=False, scale=2.0)"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinygan import Tensor, optim
+from tinygan import Tensor, layers, optim
 from tinygan.layers import BatchNorm, Dense, Sequential
 from tinygan.optim import SGD, Adam, ExponentialMovingAverage, RMSprop, WeightClip
 
@@ -413,3 +413,13 @@ def test_parameters_move_whatever_the_layout_they_came_in(data):
     before = w.data.copy()
     SGD([w], 0.5).step([np.ones(w.shape, w.dtype)])
     assert np.array_equal(w.data, before - 0.5)
+
+
+@pytest.mark.parametrize("text", [
+    "SGD(parameters, 0.1, momentum=0.9, nesterov=True)", "RMSprop(parameters, 0.1)",
+    "Adam(parameters, lr=linear(lr=0.1, steps=9, final=0.0), betas=(0.0, 0.9))",
+    "Adam(parameters)", "WeightClip(parameters, 0.1)",
+    "ExponentialMovingAverage(ReLU(), decay=0.9)"])
+def test_an_optimizer_is_shown_as_one_would_type_it(text):
+    names = vars(optim) | {"parameters": [Tensor([1.0])], "ReLU": layers.ReLU}
+    assert repr(eval(text, names)) == text

@@ -385,7 +385,7 @@ def test_a_run_without_a_log_or_data_makes_a_page(tmp_path):
 def good_facts(**changes):
     """The facts of a run in which all is well, as far as they are measured."""
     found = dict(step=100, steps=100, broken=0.0, distance=0.03, best=0.03, best_step=90,
-                 real_low=0.02, real_high=0.04, times=0.75, slope=1.0, critic_loss=-0.1,
+                 real_high=0.04, times=0.75, slope=1.0, critic_loss=-0.1,
                  wasserstein=0.1, earlier=0.2, target=True, entropy=False, modes=8, found=8,
                  lost="", high_quality=0.98, real_quality=0.985, kl=0.001, least=0.12, most=0.13,
                  equal=0.125, spread=1.0, copies=1.1)
@@ -531,7 +531,8 @@ def test_runs_of_earlier_versions_have_a_report_as_far_as_their_record_goes(name
     old = os.path.join(os.path.dirname(__file__), "data", f"{name}.npz")
     assert main(["report", old, "-o", "old.html"]) == 0
     found = json.loads(Reader(open("old.html").read()).data)
-    assert found["charts"] and (found["steps"] or name == "wgan-points")
+    assert found["charts"] and bool(found["steps"]) == (name != "wgan-points")
+    assert (found["kind"] is None) == ("no moments" in found["caption"]) == (not found["steps"])
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError("x"), MemoryError()])
@@ -573,6 +574,58 @@ def test_train_shows_the_report_at_its_end(plain, monkeypatch, capsys):
     assert main(["train", "--steps", "2", "--out", "a b", *small, "--show"]) == 0
     assert shown == [f"file://{os.getcwd()}/a%20b/report.html"]
     assert main(["train", "--resume", "a b", "--steps", "3", "--show"]) == 0 and len(shown) == 2
+
+
+# ----------------------------------------------------------------------------------- in Python
+
+
+@pytest.mark.parametrize("source", ["ring", "grey"])
+def test_a_gan_draws_its_picture_and_writes_its_report(trained, source):
+    gan = trained(source)
+    figure = gan.plot()
+    assert isinstance(figure, Figure) and f"{gan.data_.name}, seed 0, step 12" in (
+        figure.get_suptitle() or " ".join(text.get_text() for text in figure.texts))
+    gan.report(Path("own.html"))
+    assert json.loads(Reader(Path("own.html").read_text()).data) == content(gan)
+    html = gan._repr_html_()
+    code = re.fullmatch(r'<code>GAN\(.*\)</code><br><img alt="[^"]+" src="data:image/png;base64,'
+                        r'([^"]+)">', html)[1]
+    assert Image.open(io.BytesIO(base64.b64decode(code))).size > (500, 300)
+
+
+def test_what_a_gan_without_data_can_show(trained):
+    with pytest.raises(ValueError, match="not fitted"):
+        GAN().plot()
+    with pytest.raises(ValueError, match="not fitted"):
+        GAN().report("no.html")
+    assert GAN(method="<b>")._repr_html_() == "<code>GAN(method=&#x27;&lt;b&gt;&#x27;)</code>"
+    trained("plane").save("gan.npz")
+    gan = GAN.load("gan.npz")
+    with pytest.raises(data.DataError, match="without its training data"):
+        gan.plot()
+    gan.report("own.html")
+    assert json.loads(Reader(Path("own.html").read_text()).data)["kind"] == "plane"
+    assert "img" not in gan._repr_html_() and not Path("no.html").exists()
+
+
+def test_fit_shows_its_progress_where_it_is_asked_to(monkeypatch, capsys):
+    GAN(**SMALL).fit("ring")
+    assert capsys.readouterr() == ("", "")
+    rows = []
+    silent = GAN(**SMALL).fit("ring", verbose=rows.append)
+    assert capsys.readouterr() == ("", "")
+    assert [row["step"] for row in rows] == silent.history_["step"].tolist()
+    gan = GAN(**SMALL)
+    gan.fit("ring", verbose=lambda row: setattr(gan.run_, "stop", row["step"] >= 3))
+    assert gan.run_.step == 3
+    GAN(**SMALL).fit("ring", verbose=True)
+    out, err = capsys.readouterr()
+    assert out == "" and "step 12/12" in err and "\r" not in err
+    notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stderr", notebook)
+    GAN(**SMALL).fit("ring", verbose=True)
+    lines = notebook.getvalue()
+    assert lines.startswith("\rstep ") and lines.count("\n") == 1 and lines.endswith("\n")
 
 
 # ------------------------------------------------------------------------------------ the server

@@ -136,6 +136,7 @@ MAKE = {
     optim.SGD: lambda: plain_sgd(optim.SGD, momentum=0.9, nesterov=True),
     optim.RMSprop: lambda: plain_sgd(optim.RMSprop, alpha=0.5),
     optim.Adam: lambda: plain_sgd(optim.Adam, betas=(0.3, 0.8)),
+    optim.linear: lambda: optim.linear(0.1, 9),
     optim.WeightClip: lambda: optim.WeightClip(dense().parameters(), 0.1),
     optim.ExponentialMovingAverage: lambda: optim.ExponentialMovingAverage(dense()),
     program.TraceError: lambda: program.TraceError("float() reads a value", "here.py:3"),

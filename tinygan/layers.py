@@ -10,7 +10,7 @@ import numpy as np
 
 from . import backend, functional, init, ops
 from .conv import Pair
-from .tensor import Array, Operand, Tensor, value_of
+from .tensor import Array, Operand, Tensor, typed, value_of
 
 M = TypeVar("M", bound="Module")
 
@@ -33,6 +33,8 @@ class Module:
 
     def __call__(self, x: Operand) -> Operand:
         return self.forward(x)
+
+    __repr__ = typed
 
     def held(self) -> Iterator[tuple[str, Tensor | Module]]:
         """(path, Tensor or module) of each that this module holds directly or in a container."""
@@ -153,6 +155,7 @@ class Dense(Affine):
     def __init__(self, d_in: int, d_out: int, *, rng: backend.Rng, bias: bool = True,
                  init: init.Initializer = init.he_normal, dtype: Any = np.float32) -> None:
         _check_widths("Dense", d_in, d_out)
+        self.d_in, self.d_out = d_in, d_out
         self.weight = Tensor(init((d_in, d_out), rng, dtype))
         self.bias = _zeros_for_bias(bias, d_out, rng, dtype)
 
@@ -178,7 +181,8 @@ class Conv2d(Affine):
         _check_widths("Conv2d", c_in, c_out)
         self.stride = functional.pair("Conv2d", stride)
         self.padding = functional.pair("Conv2d", padding, 0)
-        kh, kw = functional.pair("Conv2d", kernel)
+        self.c_in, self.c_out, self.kernel = c_in, c_out, functional.pair("Conv2d", kernel)
+        kh, kw = self.kernel
         self.weight = Tensor(init((kh, kw, c_in, c_out), rng, dtype))
         self.bias = _zeros_for_bias(bias, c_out, rng, dtype)
 
@@ -205,7 +209,8 @@ class ConvTranspose2d(Affine):
         self.stride = functional.pair("ConvTranspose2d", stride)
         self.padding = functional.pair("ConvTranspose2d", padding, 0)
         self.output_padding = functional.pair("ConvTranspose2d", output_padding, 0)
-        kh, kw = functional.pair("ConvTranspose2d", kernel)
+        self.c_in, self.c_out, self.kernel = c_in, c_out, functional.pair("ConvTranspose2d", kernel)
+        kh, kw = self.kernel
         self.weight = Tensor(init((kh, kw, c_in, c_out), rng, dtype).swapaxes(2, 3))
         self.bias = _zeros_for_bias(bias, c_out, rng, dtype)
 
@@ -309,7 +314,7 @@ class BatchNorm(Module):
         if not (0 <= momentum <= 1 and eps >= 0):
             raise ValueError("BatchNorm: expected 0 <= momentum <= 1 and eps >= 0, "
                              f"got {momentum} and {eps}")
-        self.momentum, self.eps = momentum, eps
+        self.d, self.momentum, self.eps = d, momentum, eps
         self.gamma = Tensor(backend.zeros((d,), dtype, device) + 1)
         self.beta = Tensor(backend.zeros((d,), dtype, device))
         self.running_mean = Tensor(self.beta.data)
@@ -352,7 +357,7 @@ class LayerNorm(Module):
         _check_widths("LayerNorm", d)
         if not eps >= 0:
             raise ValueError(f"LayerNorm: expected eps >= 0, got {eps}")
-        self.eps = eps
+        self.d, self.eps = d, eps
         self.gamma = Tensor(backend.zeros((d,), dtype, device) + 1)
         self.beta = Tensor(backend.zeros((d,), dtype, device))
 

@@ -10,31 +10,36 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from . import backend
-from .tensor import Array, Tensor, value_of
+from .tensor import Array, Tensor, typed, value_of
 
 Schedule = Callable[[int], float]
 BLOCK = 262144  # elements: smaller blocks cost more calls, larger ones leave the cache
 
 
-def linear(lr: float, steps: int, final: float = 0.0) -> Schedule:
+@dataclass(frozen=True)
+class linear:
     """From ``lr`` at step 0 in a straight line to ``final`` at step ``steps``, then ``final``.
 
     Raises ValueError for steps < 1.
     """
-    if not steps >= 1:
-        raise ValueError(f"linear: expected steps >= 1, got {steps}")
-    return partial(_on_line, lr, steps, final)
 
+    lr: float
+    steps: int
+    final: float = 0.0
 
-def _on_line(lr: float, steps: int, final: float, step: int) -> float:
-    return lr + (final - lr) * min(step / steps, 1.0)
+    def __post_init__(self) -> None:
+        if not self.steps >= 1:
+            raise ValueError(f"linear: expected steps >= 1, got {self.steps}")
+
+    def __call__(self, step: int) -> float:
+        return self.lr + (self.final - self.lr) * min(step / self.steps, 1.0)
 
 
 class Optimizer:
@@ -52,6 +57,7 @@ class Optimizer:
 
     slots: tuple[str, ...] = ()
     counters = ("steps",)  # attributes counted inside backend.fresh
+    __repr__ = typed
 
     def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule) -> None:
         name = type(self).__name__
@@ -278,6 +284,8 @@ class WeightClip:
     Raises ValueError unless limit > 0.
     """
 
+    __repr__ = typed
+
     def __init__(self, parameters: Sequence[Tensor], limit: float) -> None:
         if not limit > 0:
             raise ValueError(f"WeightClip: the limit must be > 0, got {limit}")
@@ -302,6 +310,7 @@ class ExponentialMovingAverage:
     """
 
     counters = ("updates",)  # attributes counted inside backend.fresh
+    __repr__ = typed
 
     def __init__(self, source: Any, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:

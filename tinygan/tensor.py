@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from operator import attrgetter
+from reprlib import recursive_repr
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,28 @@ def _leaf(kind: type[Tensor], values: Any, device: str) -> Tensor:
 Operand = Array | Tensor  # what an operation takes and gives: an array (or a number) or a Tensor
 
 
+@recursive_repr("...")
+def typed(x: Any) -> str:
+    """What one would type for an object: those of its arguments that are not the defaults.
+
+    They are read from the attributes of the same names. The rng is left out, Tensors are given by
+    the argument's name, and what the object does not keep is an ellipsis.
+    """
+    words = []
+    for name, argument in inspect.signature(type(x)).parameters.items():
+        value, default = getattr(x, name, argument.default), argument.default
+        if argument.kind is argument.VAR_POSITIONAL:
+            words += [getattr(item, "__name__", repr(item)) for item in value]  # functions have one
+        elif default is argument.empty and name != "rng":
+            tensors = isinstance(value, list) and all(isinstance(t, Tensor) for t in value)
+            words.append(name if tensors else "..." if value is default else repr(value))
+        elif default is True:  # of a bias the object keeps the Tensor, or None
+            words += [f"{name}=False"] * (value is None or value is False)
+        elif name != "rng" and repr(value) != repr(default):
+            words.append(f"{name}={value!r}")
+    return f"{type(x).__name__}({', '.join(words)})"
+
+
 def value_of(x: Operand) -> Array:
     """The array of a Tensor; anything else as it is."""
     return x._data if isinstance(x, Tensor) else x
@@ -169,7 +192,8 @@ class Primitive:
         self.variadic = inspect.Parameter.VAR_POSITIONAL in kinds
         self.slots = None if self.variadic else kinds.count(inspect.Parameter.POSITIONAL_ONLY)
         self.rules: Sequence[Any] = ()
-        self.__doc__, self.__module__ = function.__doc__, function.__module__
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self.__module__ = function.__module__
         self.__wrapped__ = function  # inspect.signature and doctest look here
 
     def vjp(self, *rules: Callable[..., Any] | None) -> None:

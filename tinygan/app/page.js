@@ -82,16 +82,7 @@ function paintPlane(context, box, x, y) {
   const size = Math.max(box.width / 580, 0.6);  // of dots: 1 where there is room
   if (shown("levels")) paintLevels(context, box);
   if (shown("manifold")) paintManifold(context, x, y);
-  if (shown("real")) {
-    dots(context, numbers.real, 0, numbers.real.length / 2, 4 * size, colors.real, x, y);
-    if (numbers.modes) {
-      context.fillStyle = colors.text;
-      context.font = "bold 13px system-ui, sans-serif";
-      context.textAlign = "center";
-      for (let i = 0; i < numbers.modes.length / 2; i++)
-        context.fillText(i + 1, x(numbers.modes[2 * i]), y(numbers.modes[2 * i + 1]) - 9);
-    }
-  }
+  if (shown("real")) dots(context, numbers.real, 0, numbers.real.length / 2, 4 * size, colors.real, x, y);
   const n = run.counts.points, first = at * n;
   if (shown("arrows")) {
     context.strokeStyle = context.fillStyle = colors.third;
@@ -104,6 +95,12 @@ function paintPlane(context, box, x, y) {
     }
   }
   if (shown("generated")) dots(context, numbers.points, first, first + n, 2.2 * size, colors.made, x, y);
+  if (!shown("real") || !numbers.modes) return;
+  context.fillStyle = colors.text;
+  context.font = "bold 13px system-ui, sans-serif";
+  context.textAlign = "center";
+  for (let i = 0; i < numbers.modes.length / 2; i++)
+    context.fillText(i + 1, x(numbers.modes[2 * i]), y(numbers.modes[2 * i + 1]) - 9);
 }
 
 function dots(context, places, first, last, radius, fill, x, y) {
@@ -323,7 +320,7 @@ function chart(spec) {
     }));
   }
   for (const [text, value] of rungs.filter((_, i) => i % thin === 0))
-    parts.push(`<line x1="${left}" x2="${right}" y1="${y(value)}" y2="${y(value)}" stroke="var(--line)"/><text x="${left - 6}" y="${y(value) + 4}" text-anchor="end">${text}</text>`);
+    parts.push(`${spec.heat ? "" : `<line x1="${left}" x2="${right}" y1="${y(value)}" y2="${y(value)}" stroke="var(--line)"/>`}<text x="${left - 6}" y="${y(value) + 4}" text-anchor="end">${text}</text>`);
   for (const t of ticks(0, run.total, width < 420 ? 3 : 5))
     parts.push(`<text x="${x(t)}" y="${height - 6}" text-anchor="middle">${step(t)}</text>`);
   if (spec.band) {
@@ -402,9 +399,9 @@ function build() {
     $("nearest").querySelector("p").textContent = run.nearest.note;
     $("nearest").querySelector("img").src = run.nearest.source;
   }
-  if (!run.kind) return;
-  $("film").hidden = false;
   $("caption").textContent = run.caption;
+  if (!run.kind) return;
+  $("stage").hidden = false;
   $("scrubber").max = run.steps.length - 1;
   $("layers").hidden = !run.layers.length;
   if (!$("layers").querySelector("input"))

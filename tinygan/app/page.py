@@ -158,8 +158,9 @@ def content(gan: GAN, bands: Bands, live: bool = False) -> dict[str, Any]:
     seen = {name: np.array([moment[name] for moment in moments]) for name in run.record.kinds}
     log = {name: [_digits(x) for x in column] for name, column in run.columns().items()}
     names = {name: words for name, words in NAMES.items() if any(x is not None for x in log[name])}
-    whole = {"kind": None, "total": run.config.steps, "steps": seen["steps"].tolist(),
-             "log": log, "names": names, "charts": charts(gan, bands, seen)}
+    whole = {"kind": None, "caption": "There is none: this run has kept no moments.",
+             "total": run.config.steps, "steps": seen["steps"].tolist(), "log": log, "names": names,
+             "charts": charts(gan, bands, seen)}
     if moments:
         whole |= _images(gan, seen) if gan.data_.shape else _points(gan, seen)
     if gan.data_.shape and not live:
@@ -182,8 +183,8 @@ def _points(gan: GAN, seen: Mapping[str, np.ndarray]) -> dict[str, Any]:
               ("generated", f"generated points ({record.POINTS})", "made", True)]
     caption = ["The same latents and real points at every moment."]
     if "scores" in seen:
-        layers.append(("levels", "critic's score (greener, or higher: looks more real to it)",
-                       "high" if plane else "third", True))
+        layers.append(("levels", f"critic's score ({'greener' if plane else 'higher'}: looks more "
+                       "real to it)", "high" if plane else "third", True))
         caption.append("Scores are differences from the median of their moment; the levels are the "
                        "same at every moment.")
         film |= _levels(seen)
@@ -345,7 +346,8 @@ def charts(gan: GAN, bands: Bands, seen: Mapping[str, np.ndarray]) -> list[dict[
         band = bands.get(lines[0]["column"]) if lines[0]["column"] != "modes" else None
         known = [columns[own["column"]] for own in lines]
         known = [values[np.isfinite(values)] for values in known]
-        limits, log = _limits(known, [*(band or []), *([] if mark is None else [mark])],
+        limits, log = _limits(known, [*(band or []), *([] if mark is None else [mark]),
+                                            *[0] * (title == "Modes captured")],
                               lines[0]["column"] == "sliced_wasserstein")
         summary = " ".join(
             f"{own['name']}: first {x[0]:.3g}, last {x[-1]:.3g}, lowest {x.min():.3g}, highest "
@@ -414,7 +416,7 @@ def _shares(seen: Mapping[str, np.ndarray], centers: np.ndarray) -> dict[str, An
             f"(mode {row.argmax() + 1})" for row in shares]
     return {"title": "Modes' shares over time",
             "note": "Of 500 points, each counted for the nearest mode (numbers as in the film). "
-                    f"Good: all of one shade, {1 / k:.3g} each; white: lost.",
+                    f"Good: all of one shade, {1 / k:.3g} each; empty: lost.",
             "summary": f"First: {told[0]}. Last: {told[-1]}.", "log": False, "limits": [0, k],
             "heat": {"steps": _over_time(seen["steps"]), "edges": list(range(k + 1)),
                      "names": list(range(1, k + 1)), "told": told,

@@ -17,7 +17,7 @@ FORMS = {"critic_loss": "critic {:+.3f}", "generator_loss": "generator {:+.3f}",
 
 
 class Progress:
-    """A line on stderr: rewritten on a terminal, a new one every five seconds elsewhere.
+    """A line on stderr: rewritten on a terminal and in a notebook, else one every five seconds.
 
     A context manager that finishes the line, so that what follows starts on one of its own.
     """
@@ -25,8 +25,8 @@ class Progress:
     def __init__(self, run: Run) -> None:
         self.run, self.first = run, run.step
         self.started, self.shown = time.perf_counter(), -math.inf
-        terminal = bool(sys.stderr) and sys.stderr.isatty()
-        self.rewrites = terminal and os.environ.get("TERM") != "dumb"
+        terminal = bool(sys.stderr) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.rewrites = terminal or type(sys.stderr).__module__.startswith("ipykernel")
         self.known: Row = {}  # the last known value of each column
 
     def __enter__(self) -> Progress:

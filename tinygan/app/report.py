@@ -111,17 +111,18 @@ def write_pictures(gan: GAN, folder: Path, ideal: Scores) -> None:
     """samples.npz and panel.png; a picture that cannot be drawn costs the run a note, no more."""
     from . import plots
 
-    drawn = gan.sample(1000 if gan.data_.shape else 2500)
-    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=drawn))
+    made = drawn(gan)
+    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=made))
     try:
-        picture = plots.png(panel(gan, drawn, ideal))
+        picture = plots.png(panel(gan, made, ideal))
     except Exception as error:
         note(f"the picture could not be drawn: {type(error).__name__}: {error}")
         return
     checkpoint.write_atomically(folder / "panel.png", lambda file: file.write(picture))
 
 
-def write_report(gan: GAN, path: Path, about: dict[str, Any], ideal: Scores) -> None:
+def write_report(gan: GAN, path: str | os.PathLike[str], about: dict[str, Any], ideal: Scores
+                 ) -> None:
     """report.html, whole or not at all."""
     from . import page
 
@@ -148,6 +149,11 @@ def show(address: str) -> None:
         note(f"there is no display here; open {address} in a browser")
     elif not webbrowser.open(address):
         note(f"no browser could be started; open {address} in one")
+
+
+def drawn(gan: GAN) -> np.ndarray:
+    """The samples that a run leaves and its picture shows."""
+    return gan.sample(1000 if gan.data_.shape else 2500)
 
 
 def panel(gan: GAN, drawn: np.ndarray, ideal: Scores) -> Any:

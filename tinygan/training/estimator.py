@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import inspect
 import math
 import os
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -13,12 +17,14 @@ import numpy as np
 
 from .. import __version__, backend, data, metrics
 from ..layers import Module
+from ..tensor import typed
 from . import checkpoint, methods, networks, samples
 from .distributed import Ranks
 from .methods import Config
 from .run import Run
 
 MOST_WEIGHTS = 2**28  # of a generator and a critic: what a checkpoint can hold
+Row = dict[str, float]  # of the log
 IMAGE_OPTIONS = ("data_dir", "size", "channels")  # of ``data.load``
 
 
@@ -60,12 +66,19 @@ class GAN:
             setattr(self, name, value)
         return self
 
-    def __repr__(self) -> str:
-        """What one would type for it: the arguments that are not the defaults."""
-        defaults = inspect.signature(type(self)).parameters
-        given = [f"{name}={value!r}" for name, value in self.get_params().items()
-                 if repr(value) != repr(defaults[name].default)]
-        return f"{type(self).__name__}({', '.join(given)})"
+    __repr__ = typed
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what one would type for it, and the picture of what was trained."""
+        words = f"<code>{html.escape(repr(self))}</code>"
+        try:
+            figure = self.plot()
+        except ValueError:  # not fitted, without its data, or not finite
+            return words
+        from ..app import plots
+
+        picture = base64.b64encode(plots.png(figure)).decode()
+        return f'{words}<br><img alt="A picture of the run" src="data:image/png;base64,{picture}">'
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn is told, when it asks."""
@@ -119,18 +132,22 @@ class GAN:
         self.data_ = data_set
         return self.run_
 
-    def fit(self, X: Any, y: Any = None) -> GAN:
+    def fit(self, X: Any, y: Any = None, *, verbose: bool | Callable[[Row], Any] = False) -> GAN:
         """Train on X: points (n, d), images (``data.image_array``), or what ``data.load`` takes.
 
         ``y`` is not used, and a UserWarning says so. It is no error, as pipelines, searches and
-        scikit-learn's checks pass labels on to every estimator.
+        scikit-learn's checks pass labels on to every estimator. ``verbose`` shows a line of
+        progress; a function in its place is called with each new row of the log, name -> number
+        (NaN where nothing was measured), and may end the training: ``gan.run_.stop = 1``.
 
         Raises ``data.DataError`` for unusable data, TypeError for objects that are no numbers,
         ValueError for unusable parameters, Diverged.
         """
         _without(y, "fit")
-        for _ in self.prepare(X).train():
-            pass
+        run = self.prepare(X)
+        with _shown(run, verbose) as show:
+            for row in run.train():
+                show(row)
         return self
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -225,6 +242,32 @@ class GAN:
             raise NotFitted("this GAN is not fitted yet: call fit(X) first")
         return self.run_
 
+    # ------------------------------------------------------------------------------ pictures
+
+    def plot(self) -> Any:
+        """The picture of the run, ``panel.png``, as a Matplotlib Figure.
+
+        Raises ``data.DataError`` for a GAN that was loaded without its data.
+        """
+        from ..app import report
+
+        self._fitted()
+        return report.panel(self, report.drawn(self), samples.yardstick(self.data_))
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the run's film, curves, scores and what to try next as a page, ``report.html``.
+
+        For a GAN that was loaded without its data, without what needs them.
+        """
+        from ..app import report
+
+        self._fitted()
+        try:
+            ideal = samples.yardstick(self.data_)
+        except data.DataError:
+            ideal = {}
+        report.write_report(self, path, {}, ideal)
+
     # --------------------------------------------------------------------------- checkpoints
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -242,7 +285,8 @@ class GAN:
              steps: int | None = None, eager: bool = False, comm: Any = None) -> GAN:
         """A GAN from a checkpoint.
 
-        X, the training data, is needed only to go on training; ``steps`` to go on for longer.
+        X, the training data, is needed only to go on training and for pictures; ``steps`` to go on
+        for longer.
         Raises ``CheckpointError`` for an unusable file, ``data.DataError`` for other data than the
         run's.
         """
@@ -322,6 +366,20 @@ def _column_names(X: Any) -> np.ndarray | None:
     return names if any(text) else None
 
 
+@contextmanager
+def _shown(run: Run, verbose: bool | Callable[[Row], Any]) -> Iterator[Callable[[Row], Any]]:
+    """What shows each row of the log: a function that was given, a line of progress, nothing."""
+    if callable(verbose):
+        yield verbose
+    elif verbose and run.game.ranks.rank == 0:
+        from ..app.progress import Progress
+
+        with Progress(run) as progress:
+            yield progress.show
+    else:
+        yield lambda row: None
+
+
 def _without(y: Any, method: str) -> None:
     if y is not None:
         warnings.warn(f"GAN.{method}: y is not used, as there is no generation conditional on "
@@ -354,4 +412,4 @@ def _is_image(shape: Any, dim: int) -> bool:
 
 def _no_data(rng: np.random.Generator, n: int) -> np.ndarray:
     raise data.DataError("this GAN was loaded without its training data; "
-                         "give load(path, X=...) to go on training")
+                         "give load(path, X=...)")
