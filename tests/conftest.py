@@ -7,6 +7,8 @@ import gc
 import importlib.util
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,9 +17,10 @@ from tinygan import backend
 from tinygan.app import process
 from tinygan.training import samples
 import browser
-from ahead import Ahead
+import two_processes
 
 process.tune_process(1)  # one BLAS thread: on a busy machine two that wait for each other crawl
+ROOT = Path(__file__).resolve().parent.parent
 COMMON = dict(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", derandomize=True, database=None, max_examples=15, **COMMON)
 settings.register_profile("thorough", derandomize=False, max_examples=1000, **COMMON)
@@ -43,31 +46,35 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # else every full garbage collection walks through thousands of collected tests
 
 
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    if backend.gpu_count()[0] or not two_processes.worth_it(session):
+        return None  # as pytest does it; CUDA does not survive a fork
+    two_processes.run(session)
+    return True
+
+
 @pytest.fixture
 def few_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     """100 samples, not 2,500: scores would take most of the time of runs as short as in tests."""
     monkeypatch.setattr(samples, "SCORED", 100)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """Of all tests that will look at some; where tests are shared out, each test starts its own."""
-    shared_out = "PYTEST_XDIST_WORKER" in os.environ
-    items = [item for item in request.session.items if not shared_out
-             and item.get_closest_marker("ahead") and not item.get_closest_marker("skip")
-             and not any(mark.args[0] for mark in item.iter_markers("skipif"))]
-    started = Ahead(items, tmp_path_factory)
-    yield started
-    started.end()
-
-
 @pytest.fixture
-def ahead(request: pytest.FixtureRequest, processes: Ahead,
-          tmp_path_factory: pytest.TempPathFactory):
-    """(folder, results) of the processes of this test."""
-    if request.node.nodeid in processes.folders:
-        yield processes.of(request.node.nodeid)
-    else:
-        own = Ahead([request.node], tmp_path_factory)
-        yield own.of(request.node.nodeid)
-        own.end()
+def ran(request: pytest.FixtureRequest, tmp_path: Path):
+    """(folder, results) of the processes that a test looks at.
+
+    ``@pytest.mark.processes(commands=commands)`` marks it: ``commands(folder, **parameters of the test)``
+    may put files into the empty folder and returns what is to be run in it, one after another: a
+    list of (arguments, changes of the environment).
+    """
+    commands = request.node.get_closest_marker("processes").kwargs["commands"]
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "OPENBLAS_NUM_THREADS": "1", "TINYGAN_DEVICE": "", "TINYGAN_CACHE": str(tmp_path / "cache")}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder, [
+        subprocess.run(arguments, cwd=folder, env=environment | changes, stdin=subprocess.DEVNULL,
+                       capture_output=True, encoding="utf-8", errors="surrogateescape")
+        for arguments, changes in commands(folder, **parameters)]

@@ -388,18 +388,18 @@ def test_help_names_every_method_data_set_and_default(capsys):
 TWENTY = [*COMMAND, "train", *SMALL, "--steps", "20", "--out", "run"]
 
 
-@pytest.mark.ahead(commands=lambda folder: [(TWENTY, {"FORCE_COLOR": "1"})])
-def test_a_pipe_gets_plain_lines(ahead):
-    _, (done,) = ahead
+@pytest.mark.processes(commands=lambda folder: [(TWENTY, {"FORCE_COLOR": "1"})])
+def test_a_pipe_gets_plain_lines(ran):
+    _, (done,) = ran
     assert done.returncode == 0
     assert "\r" not in done.stderr and "\x1b" not in done.stderr + done.stdout
     assert done.stderr.splitlines()[-1].startswith("step 20/20")
 
 
-@pytest.mark.ahead(commands=lambda folder: [
+@pytest.mark.processes(commands=lambda folder: [
     (["bash", "-c", f"{shlex.join(TWENTY)} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}"], {})])
-def test_a_reader_that_has_gone_is_no_error(ahead):
-    folder, (done,) = ahead
+def test_a_reader_that_has_gone_is_no_error(ran):
+    folder, (done,) = ran
     assert done.returncode == 0 and done.stdout.count("\n") == 1
     assert files(folder / "run") == WHOLE
 
@@ -416,10 +416,10 @@ def in_a_terminal(folder, columns):
              {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"})]
 
 
-@pytest.mark.ahead(commands=in_a_terminal)
+@pytest.mark.processes(commands=in_a_terminal)
 @pytest.mark.parametrize("columns", [40, pytest.param(100, marks=pytest.mark.thorough)])
-def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(columns, ahead):
-    _, (done,) = ahead
+def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(columns, ran):
+    _, (done,) = ran
     assert done.returncode == 0
     shown = done.stdout.replace("\r\n", "").split("\r")[1:]
     assert len(shown) >= 2 and "step 100/100" in shown[-1] and "\x1b" not in done.stdout
@@ -443,14 +443,14 @@ def with_points(folder, console, name):
     return [([*COMMAND, *command], CONSOLES[console]) for command in commands]
 
 
-@pytest.mark.ahead(commands=with_points)
+@pytest.mark.processes(commands=with_points)
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes")
 @pytest.mark.parametrize("console, name", SHORT + [
     pytest.param(console, name, marks=pytest.mark.thorough)
     for console in CONSOLES for name in NAMES if (console, name) not in SHORT])
-def test_any_name_of_a_file_does_on_any_console(console, name, ahead):
+def test_any_name_of_a_file_does_on_any_console(console, name, ran):
     """What a console cannot show is escaped; what a command does, it does to its end."""
-    folder, (train, sample, wrong) = ahead
+    folder, (train, sample, wrong) = ran
     for done, code in ((train, 0), (sample, 0), (wrong, 2)):
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr and "Warning" not in done.stderr

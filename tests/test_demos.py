@@ -124,10 +124,10 @@ def beside_a_picture(folder, name):
     return [command(name, "--device", "cpu", "--seed", "1")]
 
 
-@pytest.mark.ahead(commands=beside_a_picture)
+@pytest.mark.processes(commands=beside_a_picture)
 @pytest.mark.parametrize("name", DEMOS)
-def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, ahead):
-    folder, (done,) = ahead
+def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, ran):
+    folder, (done,) = ran
     printed = printed_by(done, folder)
     assert "device cpu" in printed and "seed 1" in printed
     assert f"picture  runs/{name}-2.png" in printed
@@ -137,33 +137,33 @@ def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, ahead):
 
 
 @pytest.mark.gpu
-@pytest.mark.ahead(commands=lambda folder, name: [command(name, "--device", "cuda", "--seed", "1")])
+@pytest.mark.processes(commands=lambda folder, name: [command(name, "--device", "cuda", "--seed", "1")])
 @pytest.mark.parametrize("name", DEMOS)
-def test_demo_runs_on_the_gpu(name, ahead):
-    folder, (done,) = ahead
+def test_demo_runs_on_the_gpu(name, ran):
+    folder, (done,) = ran
     assert "device cuda:0" in printed_by(done, folder)
 
 
 @pytest.mark.thorough
-@pytest.mark.ahead(
+@pytest.mark.processes(
     commands=lambda folder, seed: [command("double_backprop", "--device", "cpu", "--seed", seed)])
 @pytest.mark.parametrize("seed", ["0", "2"])
-def test_the_three_derivatives_agree_whatever_the_seed(seed, ahead):
-    folder, (done,) = ahead
+def test_the_three_derivatives_agree_whatever_the_seed(seed, ran):
+    folder, (done,) = ran
     double_backprop(printed_by(done, folder))
 
 
-@pytest.mark.ahead(commands=lambda folder: 2 * [command("gan_ring", "--device", "cpu")])
-def test_same_seed_same_numbers(ahead):
+@pytest.mark.processes(commands=lambda folder: 2 * [command("gan_ring", "--device", "cpu")])
+def test_same_seed_same_numbers(ran):
     """All but the time and the picture's name."""
-    folder, results = ahead
+    folder, results = ran
     first, second = (printed_by(done, folder) for done in results)
     assert first.split("done in")[0] == second.split("done in")[0] != ""
 
 
-@pytest.mark.ahead(commands=lambda folder: [command("wgan_gp_ring", "--device", "gpu7")])
-def test_unknown_device_is_one_line_and_leaves_no_folder(ahead):
-    folder, (done,) = ahead
+@pytest.mark.processes(commands=lambda folder: [command("wgan_gp_ring", "--device", "gpu7")])
+def test_unknown_device_is_one_line_and_leaves_no_folder(ran):
+    folder, (done,) = ran
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("choose cpu, cuda, cuda:N or auto")
     assert "unknown device 'gpu7'" in done.stderr and "Traceback" not in done.stderr
@@ -175,9 +175,9 @@ def beside_a_file(folder):
     return [command("wgan_gp_ring", "--device", "cpu", "--out", "file/picture.png")]
 
 
-@pytest.mark.ahead(commands=beside_a_file)
-def test_a_folder_that_cannot_be_made_is_one_line(ahead):
-    _, (done,) = ahead
+@pytest.mark.processes(commands=beside_a_file)
+def test_a_folder_that_cannot_be_made_is_one_line(ran):
+    _, (done,) = ran
     assert done.returncode == 2
     assert "file" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 

@@ -242,10 +242,10 @@ def under_two_settings(folder):
             for name in ("defaults", "own")]
 
 
-@pytest.mark.ahead(commands=under_two_settings)
-def test_a_matplotlibrc_changes_no_picture(ahead):
+@pytest.mark.processes(commands=under_two_settings)
+def test_a_matplotlibrc_changes_no_picture(ran):
     """Nor breaks one: ``text.usetex`` without LaTeX would."""
-    folder, results = ahead
+    folder, results = ran
     assert [done.stderr for done in results if done.returncode] == []
     made = [{path.name: path.read_bytes() for path in (folder / name).iterdir()
              if path.name != "matplotlibrc"} for name in ("defaults", "own")]

@@ -201,11 +201,11 @@ def repeated(folder, seeds):
              {"PYTHONHASHSEED": seed}) for seed in seeds]
 
 
-@pytest.mark.ahead(commands=repeated)
+@pytest.mark.processes(commands=repeated)
 @pytest.mark.parametrize("seeds", [["0", "1"], pytest.param(MANY, marks=long)])
-def test_processes_and_hash_seeds_give_the_same_run(seeds, ahead):
+def test_processes_and_hash_seeds_give_the_same_run(seeds, ran):
     """Bit for bit, with the same number of BLAS threads."""
-    _, results = ahead
+    _, results = ran
     assert not any(done.returncode for done in results), results[0].stderr
     (printed,) = {done.stdout for done in results}
     assert len(printed.splitlines()) == len(METHODS) + 1
