@@ -74,7 +74,11 @@ def ran(request: pytest.FixtureRequest, tmp_path: Path):
         "OPENBLAS_NUM_THREADS": "1", "TINYGAN_DEVICE": "", "TINYGAN_CACHE": str(tmp_path / "cache")}
     folder = tmp_path / "folder"
     folder.mkdir()
-    return folder, [
-        subprocess.run(arguments, cwd=folder, env=environment | changes, stdin=subprocess.DEVNULL,
-                       capture_output=True, encoding="utf-8", errors="surrogateescape")
-        for arguments, changes in commands(folder, **parameters)]
+    results = []
+    for arguments, changes in commands(folder, **parameters):
+        done = subprocess.run(arguments, cwd=folder, env=environment | changes,
+                              stdin=subprocess.DEVNULL, capture_output=True)
+        done.stdout, done.stderr = (out.decode("utf-8", "surrogateescape")
+                                    for out in (done.stdout, done.stderr))
+        results.append(done)
+    return folder, results

@@ -112,7 +112,7 @@ def facts(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool) 
     found.distance, found.best, found.best_step = _last(distances), NAN, 0
     if len(low):
         found.best, found.best_step = distances[low[0]], int(log["step"][low[0]])
-    found.real_high = yardstick.get("sliced_wasserstein", (NAN, NAN))[1]
+    found.real_high = yardstick.get("sliced_wasserstein", (NAN, NAN))[1] or NAN  # 0: of one point
     found.times = found.distance / found.real_high
 
     found.slope, found.critic_loss = _last(log["gradient_norm"]), _level(log["critic_loss"], 0.9)

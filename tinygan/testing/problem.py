@@ -161,13 +161,13 @@ class Problem:
     def rounding(self, rng: np.random.Generator, v: np.ndarray | None = None) -> np.ndarray:
         """How far y, or vjp(v), is off where every operation on the way is off by a rounding.
 
-        0 where that is not seen: inside functions of other libraries.
+        0 where that is not seen: on a GPU and inside functions of other libraries.
         """
         exact = self.y if v is None else self.vjp(v)
         off = np.zeros(exact.shape)
         for _ in range(3):
-            inputs = [noisy(np.array(a), rng) for a in self.inputs]
             try:
+                inputs = [noisy(np.array(a), rng) for a in self.inputs]
                 if v is None:
                     results = self.f(*inputs)
                 else:
