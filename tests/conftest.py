@@ -63,9 +63,9 @@ def few_scored(monkeypatch: pytest.MonkeyPatch) -> None:
 def ran(request: pytest.FixtureRequest, tmp_path: Path):
     """(folder, results) of the processes that a test looks at.
 
-    ``@pytest.mark.processes(commands=commands)`` marks it: ``commands(folder, **parameters of the test)``
-    may put files into the empty folder and returns what is to be run in it, one after another: a
-    list of (arguments, changes of the environment).
+    ``@pytest.mark.processes(commands=commands)`` marks it: ``commands(folder, **parameters)``, of
+    the test, may put files into the empty folder and returns what is to be run in it, one after
+    another: a list of (arguments, changes of the environment).
     """
     commands = request.node.get_closest_marker("processes").kwargs["commands"]
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}

@@ -137,7 +137,8 @@ def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, ran):
 
 
 @pytest.mark.gpu
-@pytest.mark.processes(commands=lambda folder, name: [command(name, "--device", "cuda", "--seed", "1")])
+@pytest.mark.processes(
+    commands=lambda folder, name: [command(name, "--device", "cuda", "--seed", "1")])
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo_runs_on_the_gpu(name, ran):
     folder, (done,) = ran
