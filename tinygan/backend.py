@@ -13,10 +13,12 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
+F = TypeVar("F", bound=Callable[..., Any])
 Array = Any  # numpy.ndarray, cupy.ndarray, or a stand-in that answers NumPy's protocols
 STAND_INS: dict[str, Any] = {}  # devices that tests make up: name -> how to put a NumPy array there
 GPU_EXTRAS = "pip install -e '.[cuda12]' (or '.[cuda13]', see nvidia-smi)"
@@ -107,8 +109,45 @@ def on_gpu(array: Array) -> bool:
 
 
 def is_array(x: object) -> bool:
-    """True for NumPy arrays and scalars and whatever answers NumPy's function protocol."""
+    """True for NumPy's arrays and scalars and what answers its protocols, as no Tensor does."""
+    if getattr(x, "__array_ufunc__", 0) is None:
+        return False
     return hasattr(type(x), "__array_function__") or isinstance(x, np.generic)
+
+
+def named(function: F) -> F:
+    """Decorator: errors begin with the function's name, since it is the one that was called."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            raise prefixed(function.__name__, error) from error
+
+    return cast(F, call)
+
+
+def prefixed(name: str, error: Exception) -> Exception:
+    """A TypeError or a ValueError that begins with a name, unless it does already."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return error if str(error).startswith(f"{name}: ") else kind(f"{name}: {error}")
+
+
+def real(name: str, data: Any) -> Array:
+    """An array of real numbers: an array as it is, or one of numbers or lists of them.
+
+    Raises TypeError or ValueError, naming the caller, for anything else.
+    """
+    try:
+        array = data if is_array(data) else np.array(data)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers or lists of them, of one length and without "
+                         f"Tensors, got {data!r:.60}") from error
+    if array.dtype.kind not in "fbiu":
+        raise TypeError(f"{name}: expected numbers, got {type(data).__name__} of dtype "
+                        f"{array.dtype}")
+    return array
 
 
 def to_numpy(array: Array) -> np.ndarray:
@@ -143,24 +182,19 @@ def wait(array: Array) -> None:
             _cupy().cuda.get_current_stream().synchronize()
 
 
-def beside(value: Any, like: Array) -> Any:
-    """A value, moved to the device of ``like`` if that is a GPU. (NumPy itself takes lists.)"""
+def beside(array: Array, like: Array) -> Array:
+    """An array, moved to the device of ``like`` if that is a GPU."""
     device = device_of(like)
-    if device == "cpu":
-        return value
-    return to_device(value if is_array(value) else np.asarray(value), device)
+    return array if device == "cpu" else to_device(array, device)
 
 
 def asarray(data: Any) -> Array:
     """A new floating array: floating arrays keep dtype and device, all else becomes float32.
 
-    Raises TypeError for anything but real numbers (text, objects, complex numbers).
+    Raises TypeError or ValueError as ``real`` does.
     """
-    given = is_array(data)
-    array = data if given else np.array(data)
-    if array.dtype.kind not in "fbiu":
-        raise TypeError(f"expected numbers, got {type(data).__name__} of dtype {array.dtype}")
-    dtype = array.dtype if given and array.dtype.kind == "f" else np.float32
+    array = real("Tensor", data)
+    dtype = array.dtype if array is data and array.dtype.kind == "f" else np.float32
     if isinstance(array, np.ndarray):
         new = aligned_zeros(array.shape, dtype, array)
         new[...] = array
@@ -172,7 +206,14 @@ def asarray(data: Any) -> Array:
 
 def zeros(shape: tuple[int, ...], dtype: Any = np.float32, device: str = "cpu") -> Array:
     """A new array of zeros on a device."""
-    return to_device(np.zeros(shape, dtype), device)
+    return arrived(np.zeros(shape, floating_dtype(dtype)), device)
+
+
+def floating_dtype(dtype: Any) -> np.dtype:
+    """TypeError unless it is a floating dtype that random numbers can have."""
+    if np.dtype(dtype) not in (np.float16, np.float32, np.float64):
+        raise TypeError(f"dtype: expected float16, float32 or float64, got {dtype!r:.60}")
+    return np.dtype(dtype)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
@@ -181,7 +222,7 @@ def aligned_zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
     Products and sums of such arrays are a few percent faster: NumPy's own start at multiples of 16.
     """
     if not isinstance(like, np.ndarray):
-        return zeros(shape, dtype, device_of(like))
+        return to_device(np.zeros(shape, dtype), device_of(like))
     count = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.zeros(count + 64, np.uint8)
     return memory[-memory.ctypes.data % 64:][:count].view(dtype).reshape(shape)
@@ -243,19 +284,20 @@ def uniform(rng: Rng, shape: tuple[int, ...], dtype: Any = np.float32,
             like: Array | None = None) -> Array:
     """Draws from the uniform distribution on [0, 1)."""
     host, device = host_rng(rng), device_for(rng, like)
-    return fresh(_draw, host, np.random.Generator.random, shape, dtype, device)
+    return fresh(_draw, host, np.random.Generator.random, shape, floating_dtype(dtype), device)
 
 
 def normal(rng: Rng, shape: tuple[int, ...], dtype: Any = np.float32,
            like: Array | None = None) -> Array:
     """Draws from the normal distribution N(0, 1)."""
     host, device = host_rng(rng), device_for(rng, like)
+    dtype = floating_dtype(dtype)
     return fresh(_draw, host, np.random.Generator.standard_normal, shape, dtype, device)
 
 
 def _draw(host: np.random.Generator, method: Callable[..., Any], shape: tuple[int, ...],
           dtype: Any, device: str) -> Array:
-    drawn = np.float32 if np.dtype(dtype).itemsize < 4 else dtype  # NumPy does not draw float16
+    drawn = np.float32 if dtype == np.float16 else dtype  # which NumPy does not draw
     return to_device(method(host, shape, drawn).astype(dtype, copy=False), device)
 
 

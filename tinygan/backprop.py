@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import backend, ops
-from .tensor import Operand, Tensor, value_of
+from .tensor import Operand, Tensor, kind_of, listed, value_of
 
 by_serial = attrgetter("_serial")
 
@@ -26,10 +26,10 @@ def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False,
     cotangent, if the cotangent has another shape, or if *no* input is reached, and RuntimeError if
     the graph is stale (a Tensor in it was assigned after it was recorded).
     """
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else listed("grad", inputs)
     for x in [output, *inputs]:
         if not isinstance(x, Tensor):
-            raise TypeError(f"grad: expected Tensors, got {type(x).__name__}; "
+            raise TypeError(f"grad: expected Tensors, got {kind_of(x)}; "
                             "an array is a constant, Tensor(x) is not")
     g = seed(output, create_graph, cotangent)
     results, leaves = history(output)
@@ -66,16 +66,13 @@ def seed(output: Tensor, create_graph: bool, cotangent: Any) -> Operand:
             raise ValueError(f"grad: the output has shape {output.shape}; "
                              "take its sum or mean, or pass cotangent=")
         return np.ones_like(output._data)
-    value = value_of(cotangent)
-    if np.shape(value) != output.shape:
-        raise ValueError(f"grad: the cotangent has shape {np.shape(value)}, "
-                         f"the output {output.shape}")
-    if not backend.is_array(value):
-        value = cotangent = np.full_like(output._data, backend.beside(value, output._data))
-    if value.dtype.kind not in "biuf":
-        raise TypeError(f"grad: the cotangent is of dtype {value.dtype}, not of real numbers")
+    value = backend.real("grad", value_of(cotangent))
+    if value.shape != output.shape:
+        raise ValueError(f"grad: the cotangent has shape {value.shape}, the output {output.shape}")
     if create_graph and isinstance(cotangent, Tensor):
         return cotangent
+    if not backend.is_array(value_of(cotangent)):
+        value = value.astype(output.dtype)
     return backend.beside(value, output._data)
 
 

@@ -5,34 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 from . import backend, conv, ops
+from .backend import named
 from .conv import Pair
 from .ops import Axis, axes_of
-from .tensor import Operand, Tensor, floating, value_of
+from .tensor import PRIMITIVES, Operand, Tensor, floating, number, real, value_of, within
 
 
 def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Operand:
     """Mean over the axes (all by default). ValueError for an empty mean."""
-    total = ops.sum(x, axis=axis, keepdims=keepdims)  # raises for what is no array or no axis
-    n = _count(x, axis)
-    if n == 0:
-        raise ValueError(f"mean: no elements along axis {axis} of shape {x.shape}")
-    return total / n
+    n = _count("mean", x, axis)
+    return ops.sum(x, axis=axis, keepdims=keepdims) / n
 
 
-def var(x: Operand, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Operand:
-    """Variance sum (x - mean)^2 / (n - ddof) over the axes. ValueError if n <= ddof."""
+def var(x: Operand, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Operand:
+    """Variance sum (x - mean)^2 / (n - ddof) over the axes. ValueError unless 0 <= ddof < n."""
+    n = _count("var", x, axis)
+    if not within(ddof, 0) or ddof >= n:
+        raise ValueError(f"var: expected 0 <= ddof < {n}, the number of elements along the axes, "
+                         f"got {ddof!r:.60}")
     centered = x - mean(x, axis=axis, keepdims=True)
-    n = _count(x, axis)
-    if not n > ddof:
-        raise ValueError(f"var: {n} element(s) along axis {axis} of shape {x.shape}, "
-                         f"expected more than ddof = {ddof}")
     return ops.sum(centered * centered, axis=axis, keepdims=keepdims) / (n - ddof)
 
 
-def _count(x: Operand, axis: Axis) -> int:
-    return math.prod(x.shape[a] for a in axes_of(axis, x.ndim))
+def _count(name: str, x: Operand, axis: Axis) -> int:
+    """How many numbers lie along the axes. TypeError or ValueError if that is none."""
+    shape = real(name, x).shape
+    try:
+        n = math.prod(shape[a] for a in axes_of(axis, len(shape)))
+    except (IndexError, TypeError, ValueError):
+        n = 0
+    if n == 0:
+        raise ValueError(f"{name}: expected an axis of shape {shape} that is not empty, "
+                         f"several in a tuple, or None for all, got axis {axis!r:.60}")
+    return n
 
 
 def stack(arrays: Sequence[Operand], axis: int = 0) -> Operand:
@@ -52,49 +60,84 @@ def _shapes(*arrays: Operand) -> list:
     return [getattr(a, "shape", type(a)) for a in arrays]
 
 
-def clip(x: Operand, low: Operand, high: Operand) -> Operand:
-    """min(max(x, low), high)."""
-    return ops.minimum(ops.maximum(x, low), high)
+@named
+def clip(x: Operand, low: Operand = None, high: Operand = None) -> Operand:
+    """min(max(x, low), high); None stands for no limit."""
+    x = x if low is None else ops.maximum(x, low)
+    return x if high is None else ops.minimum(x, high)
 
 
+def squeeze(x: Operand, axis: Axis = None) -> Operand:
+    """x without its axes of length 1, or without some of these. ValueError for others."""
+    shape = real("squeeze", x).shape
+    axes = [a for a, n in enumerate(shape) if n == 1] if axis is None else axes_of(axis, len(shape))
+    if any(shape[a] != 1 for a in axes):
+        raise ValueError(f"squeeze: axis {axis} of shape {shape} is not of length 1")
+    return ops.reshape(x, tuple(n for a, n in enumerate(shape) if a not in axes))
+
+
+def pad(x: Operand, widths: int | Sequence[int | Pair]) -> Operand:
+    """Zeros around x: for each axis how many before and after it, or one number for both, or all.
+
+    Raises ValueError for other widths.
+    """
+    shape = real("pad", x).shape
+    listed = widths if isinstance(widths, (list, tuple)) else [widths] * len(shape)
+    if len(listed) != len(shape):
+        raise ValueError(f"pad: expected a width for each axis of shape {shape}, got {widths}")
+    pairs = [pair("pad", width, 0) for width in listed]
+    inside = tuple(slice(before, before + n) for (before, _), n in zip(pairs, shape))
+    return ops.scatter(x, inside, tuple(n + sum(p) for p, n in zip(pairs, shape)))
+
+
+@named
 def log_sigmoid(x: Operand) -> Operand:
     """log(1 / (1 + e^-x)), without overflow."""
     return -ops.softplus(ops.negative(x))
 
 
-def softmax(x: Operand, axis: int = -1) -> Operand:
+def softmax(x: Operand, axis: Axis = -1) -> Operand:
     """e^x / sum e^x along an axis, without overflow."""
+    _count("softmax", x, axis)
     top = ops.max(value_of(x), axis=axis, keepdims=True)  # a constant: it cancels
     e = ops.exp(ops.subtract(x, top))
     return e / ops.sum(e, axis=axis, keepdims=True)
 
 
+@named
 def dropout(x: Operand, p: float, rng: backend.Rng) -> Operand:
     """Zero each element with probability p, divide the others by 1 - p ("inverted" dropout).
 
     Srivastava et al. 2014, section 4. ValueError if p is not a probability.
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p is a probability, got {p}")
+    probability("dropout", p)
     value = floating("dropout", x)
     kept = backend.uniform(rng, x.shape, value.dtype, like=value) >= p
     return x * (kept.astype(value.dtype) * (1 / (1 - p) if p < 1 else 0.0))
 
 
-def normalize(x: Operand, axis: Axis, eps: float, gamma: Operand,
-              beta: Operand) -> tuple[Operand, Operand, Operand]:
+def probability(name: str, p: float) -> None:
+    """ValueError unless p is a number from 0 to 1."""
+    if not within(p, 0, 1):
+        raise ValueError(f"{name}: p is a probability, got {p!r:.60}")
+
+
+def normalize(x: Operand, axis: Axis, eps: float, gamma: Operand, beta: Operand,
+              name: str = "normalize") -> tuple[Operand, Operand, Operand]:
     """(gamma (x - m) / (v + eps)^(1/2) + beta, m, v): mean m and variance v of x over the axes.
 
-    x is (..., d), gamma and beta (d,); ValueError for other shapes or a negative eps.
+    x is (..., d), gamma and beta (d,); ValueError, naming ``name``, for other shapes or a negative
+    eps.
     """
-    m = mean(x, axis=axis, keepdims=True)
-    if _shapes(gamma, beta) != [x.shape[-1:]] * 2:
-        raise ValueError(f"normalize: expected gamma and beta of shape {x.shape[-1:]} "
-                         f"for x {x.shape}, got {_shapes(gamma, beta)}")
-    if not eps >= 0:
-        raise ValueError(f"normalize: expected eps >= 0, got {eps}")
+    n = _count(name, x, axis)
+    for vector in gamma, beta:
+        if real(name, vector).shape != x.shape[-1:]:
+            raise ValueError(f"{name}: expected gamma and beta of shape {x.shape[-1:]} "
+                             f"for x {x.shape}, got {gamma.shape} and {beta.shape}")
+    number(name, "eps", eps, 0)
+    m = ops.sum(x, axis=axis, keepdims=True) / n
     centered = x - m
-    v = mean(centered * centered, axis=axis, keepdims=True)
+    v = ops.sum(centered * centered, axis=axis, keepdims=True) / n
     return centered * (gamma / ops.sqrt(v + eps)) + beta, m, v  # dividing the row, not the batch
 
 
@@ -103,24 +146,24 @@ def batch_norm(x: Operand, gamma: Operand, beta: Operand, eps: float = 1e-5) -> 
 
     Ioffe & Szegedy 2015, algorithm 1.
     """
-    return normalize(x, 0, eps, gamma, beta)[0]
+    return normalize(x, 0, eps, gamma, beta, "batch_norm: normalize")[0]
 
 
 def layer_norm(x: Operand, gamma: Operand, beta: Operand, eps: float = 1e-5) -> Operand:
     """As ``batch_norm``, but m and v over the features of each example (Ba et al. 2016, eq. 4)."""
-    return normalize(x, -1, eps, gamma, beta)[0]
+    return normalize(x, -1, eps, gamma, beta, "layer_norm: normalize")[0]
 
 
-def whole(name: str, x: int, least: int = 1) -> int:
+def whole(name: str, x: Any, least: int = 1) -> int:
     """A count among the arguments. ValueError unless it is a whole number of at least ``least``."""
     if not isinstance(x, Integral) or x < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {x!r}")
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {x!r:.60}")
     return int(x)
 
 
-def pair(name: str, x: int | Pair, least: int = 1) -> Pair:
-    """As ``whole``, for rows and columns: a tuple of two, or one number for both."""
-    rows, columns = x if isinstance(x, tuple) and len(x) == 2 else (x, x)
+def pair(name: str, x: Any, least: int = 1) -> Pair:
+    """As ``whole``, for rows and columns: two of them, or one number for both."""
+    rows, columns = x if isinstance(x, (list, tuple)) and len(x) == 2 else (x, x)
     return whole(name, rows, least), whole(name, columns, least)
 
 
@@ -170,12 +213,15 @@ def conv_transpose2d(x: Operand, weight: Operand, bias: Operand = None, stride: 
 
 def _check_images(name: str, x: Operand, weight: Operand, bias: Operand, into: int,
                   out: int) -> None:
-    """ValueError unless the shapes fit; ``into`` and ``out`` are axes of the weight."""
-    shape, kernel, vector = _shapes(x, weight, bias)
-    given = f"got {shape} with weight {kernel}" + ("" if bias is None else f" and bias {vector}")
-    if not isinstance(shape, tuple) or not isinstance(kernel, tuple) or len(kernel) != 4:
+    """An error unless types and shapes fit; ``into`` and ``out`` are axes of the weight."""
+    shape, kernel = real(name, x).shape, real(name, weight).shape
+    given = f"got {shape} with weight {kernel}"
+    given += "" if bias is None else f" and bias {real(name, bias).shape}"
+    if len(kernel) != 4 or 0 in kernel:
         raise ValueError(f"{name}: expected images (n, c, h, w) and a weight of four axes, {given}")
-    fits = bias is None or vector == (kernel[out],)
+    if shape[1:2] == (kernel[3 - into],) != (kernel[into],):
+        given += "; a weight of PyTorch's layout becomes one of ours by .transpose(2, 3, 1, 0)"
+    fits = bias is None or bias.shape == (kernel[out],)
     if len(shape) != 4 or shape[1] != kernel[into] or not fits:
         raise ValueError(f"{name}: expected input of shape (n, {kernel[into]}, h, w), {given}")
 
@@ -193,9 +239,8 @@ def upsample(x: Operand, factor: int) -> Operand:
 
     Raises ValueError for another shape or a factor that is not a whole number of at least 1.
     """
-    factor = whole("upsample", factor)
-    shape = getattr(x, "shape", type(x))
-    if not isinstance(shape, tuple) or len(shape) != 4:
+    factor, shape = whole("upsample", factor), real("upsample", x).shape
+    if len(shape) != 4:
         raise ValueError(f"upsample: expected input of shape (n, c, h, w), got {shape}")
     n, c, h, w = shape
     pixels = ops.reshape(_channels_last(x), (n, h, 1, w, 1, c))
@@ -203,4 +248,23 @@ def upsample(x: Operand, factor: int) -> Operand:
     return _channels_first(ops.reshape(pixels, (n, h * factor, w * factor, c)))
 
 
+# ------------------------------------------------------------- methods of Tensor, and NumPy's names
+
 Tensor.mean = mean  # the other methods are bound in ops.py
+Tensor.var = var
+Tensor.clip = clip
+Tensor.squeeze = squeeze
+
+COMPOSED = {f.__name__ for f in (mean, var, stack, clip, squeeze, pad)}
+SYNONYMS = {"dot": "matmul", "amax": "max", "amin": "min", "ravel": "reshape"}
+
+
+def _refuse_numpy(x: Tensor, function: Any, *arguments: Any) -> None:
+    """TypeError that names the function of tinygan in the place of one of NumPy."""
+    name = SYNONYMS.get(function.__name__, function.__name__)
+    room = "functional" if name in COMPOSED else "ops" if name in PRIMITIVES else ""
+    remedy = f"tinygan.{room}.{name}" if room else "those of tinygan.ops and tinygan.functional"
+    raise TypeError(f"np.{function.__name__} does not take Tensors; use {remedy}")
+
+
+Tensor.__array_function__ = _refuse_numpy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
 from typing import Any, TypeVar
@@ -10,7 +11,8 @@ import numpy as np
 
 from . import backend, functional, init, ops
 from .conv import Pair
-from .tensor import Array, Operand, Tensor, typed, value_of
+from .tensor import (PRIMITIVES, Array, Operand, Tensor, kind_of, number, real, typed,
+                     value_of)
 
 M = TypeVar("M", bound="Module")
 
@@ -32,7 +34,13 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, x: Operand) -> Operand:
-        return self.forward(x)
+        try:
+            return self.forward(x)
+        except (TypeError, ValueError) as error:
+            function = str(error).partition(":")[0]
+            if function in PRIMITIVES or hasattr(functional, function):
+                raise backend.prefixed(type(self).__name__, error) from error
+            raise
 
     __repr__ = typed
 
@@ -117,14 +125,25 @@ def _check_widths(name: str, *widths: int) -> None:
         raise ValueError(f"{name}: expected widths, whole numbers of at least 1, got {widths}")
 
 
-def _shape(x: Operand) -> tuple[int, ...]:
-    return getattr(x, "shape", ())
+def _check_input(name: str, x: Operand, expected: str, fits: Callable[[Any], bool]) -> None:
+    """An error unless x is an array whose shape fits."""
+    shape = getattr(x, "shape", ())
+    if not fits(shape):
+        given = shape if hasattr(x, "shape") else kind_of(x)
+        raise ValueError(f"{name}: expected input of shape {expected}, got {given}")
+    real(name, x)
 
 
-def _unexpected(name: str, expected: str, x: Any) -> ValueError:
-    """The error for an input of another shape, or of none."""
-    return ValueError(f"{name}: expected input of shape {expected}, "
-                      f"got {getattr(x, 'shape', type(x).__name__)}")
+def _weight(name: str, init: init.Initializer, shape: tuple[int, ...], rng: backend.Rng,
+            dtype: Any) -> Array:
+    """The initial weights. An error, naming the layer, if ``init`` does not give them."""
+    try:
+        weight = real(name, init(shape, rng, dtype))
+    except (TypeError, ValueError) as error:
+        raise backend.prefixed(name, error) from error
+    if weight.shape != shape:
+        raise ValueError(f"{name}: init gave weights of shape {weight.shape}, expected {shape}")
+    return weight
 
 
 class Affine(Module):
@@ -156,13 +175,12 @@ class Dense(Affine):
                  init: init.Initializer = init.he_normal, dtype: Any = np.float32) -> None:
         _check_widths("Dense", d_in, d_out)
         self.d_in, self.d_out = d_in, d_out
-        self.weight = Tensor(init((d_in, d_out), rng, dtype))
+        self.weight = Tensor(_weight("Dense", init, (d_in, d_out), rng, dtype))
         self.bias = _zeros_for_bias(bias, d_out, rng, dtype)
 
     def affine(self, x: Operand, weight: Operand) -> Operand:
-        shape = _shape(x)
-        if len(shape) < 2 or shape[-1] != weight.shape[0]:
-            raise _unexpected("Dense", f"(n, {weight.shape[0]})", x)
+        d = weight.shape[0]
+        _check_input("Dense", x, f"(n, {d})", lambda shape: len(shape) > 1 and shape[-1] == d)
         y = ops.matmul(x, weight)
         return y if self.bias is None else y + self.bias
 
@@ -182,8 +200,7 @@ class Conv2d(Affine):
         self.stride = functional.pair("Conv2d", stride)
         self.padding = functional.pair("Conv2d", padding, 0)
         self.c_in, self.c_out, self.kernel = c_in, c_out, functional.pair("Conv2d", kernel)
-        kh, kw = self.kernel
-        self.weight = Tensor(init((kh, kw, c_in, c_out), rng, dtype))
+        self.weight = Tensor(_weight("Conv2d", init, (*self.kernel, c_in, c_out), rng, dtype))
         self.bias = _zeros_for_bias(bias, c_out, rng, dtype)
 
     def affine(self, x: Operand, weight: Operand) -> Operand:
@@ -210,8 +227,8 @@ class ConvTranspose2d(Affine):
         self.padding = functional.pair("ConvTranspose2d", padding, 0)
         self.output_padding = functional.pair("ConvTranspose2d", output_padding, 0)
         self.c_in, self.c_out, self.kernel = c_in, c_out, functional.pair("ConvTranspose2d", kernel)
-        kh, kw = self.kernel
-        self.weight = Tensor(init((kh, kw, c_in, c_out), rng, dtype).swapaxes(2, 3))
+        weight = _weight("ConvTranspose2d", init, (*self.kernel, c_in, c_out), rng, dtype)
+        self.weight = Tensor(weight.swapaxes(2, 3))
         self.bias = _zeros_for_bias(bias, c_out, rng, dtype)
 
     def affine(self, x: Operand, weight: Operand) -> Operand:
@@ -268,8 +285,7 @@ class Upsample(Module):
     """Every pixel factor x factor times: (n, c, h, w) -> (n, c, factor h, factor w)."""
 
     def __init__(self, factor: int) -> None:
-        _check_widths("Upsample", factor)
-        self.factor = factor
+        self.factor = functional.whole("Upsample", factor)
 
     def forward(self, x: Operand) -> Operand:
         return functional.upsample(x, self.factor)
@@ -279,11 +295,12 @@ class Reshape(Module):
     """Each example in another shape: (n, ...) -> (n, *shape). One length may be -1."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = tuple(shape)
+        if not isinstance(shape, (list, tuple)):
+            raise TypeError(f"Reshape: expected a tuple of lengths, got {shape!r:.60}")
+        self.shape = tuple(functional.whole("Reshape", n, -1) for n in shape)
 
     def forward(self, x: Operand) -> Operand:
-        if not _shape(x):
-            raise _unexpected(type(self).__name__, "(n, ...)", x)
+        _check_input(type(self).__name__, x, "(n, ...)", bool)
         return ops.reshape(x, (x.shape[0], *self.shape))
 
 
@@ -297,7 +314,8 @@ class Flatten(Reshape):
 class BatchNorm(Module):
     """gamma (x - m) / (v + eps)^(1/2) + beta: (n, d) -> (n, d) (Ioffe & Szegedy 2015).
 
-    Images (n, d, h, w) are normalized channel by channel, over examples and pixels (section 3.2).
+    Images (n, d, h, w), or (n, d, ...), are normalized channel by channel, over examples and pixels
+    (section 3.2).
 
     In training m and v are the batch's mean and (biased) variance, n >= 2, and the running
     statistics move towards them by a share of ``momentum``, towards the *unbiased* v. In evaluation
@@ -311,9 +329,8 @@ class BatchNorm(Module):
     def __init__(self, d: int, momentum: float = 0.1, eps: float = 1e-5, dtype: Any = np.float32,
                  device: str = "cpu") -> None:
         _check_widths("BatchNorm", d)
-        if not (0 <= momentum <= 1 and eps >= 0):
-            raise ValueError("BatchNorm: expected 0 <= momentum <= 1 and eps >= 0, "
-                             f"got {momentum} and {eps}")
+        number("BatchNorm", "momentum", momentum, 0, 1)
+        number("BatchNorm", "eps", eps, 0)
         self.d, self.momentum, self.eps = d, momentum, eps
         self.gamma = Tensor(backend.zeros((d,), dtype, device) + 1)
         self.beta = Tensor(backend.zeros((d,), dtype, device))
@@ -321,14 +338,14 @@ class BatchNorm(Module):
         self.running_var = Tensor(self.gamma.data)
 
     def forward(self, x: Operand) -> Operand:
-        d, shape = self.gamma.size, _shape(x)
-        if len(shape) not in (2, 4) or shape[1] != d:
-            raise _unexpected("BatchNorm", f"(n, {d}) or (n, {d}, h, w)", x)
-        if len(shape) == 2:
+        d = self.gamma.size
+        _check_input("BatchNorm", x, f"(n, {d}) or (n, {d}, h, w)",
+                     lambda shape: len(shape) > 1 and shape[1] == d)
+        if x.ndim == 2:
             return self.normalized(x)
-        n, _, h, w = shape
-        rows = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (n * h * w, d))
-        return ops.transpose(ops.reshape(self.normalized(rows), (n, h, w, d)), (0, 3, 1, 2))
+        last = ops.transpose(x, (0, *range(2, x.ndim), 1))
+        y = ops.reshape(self.normalized(ops.reshape(last, (x.size // d, d))), last.shape)
+        return ops.transpose(y, (0, x.ndim - 1, *range(1, x.ndim - 1)))
 
     def normalized(self, x: Operand) -> Operand:
         """The function of rows (n, d)."""
@@ -355,16 +372,14 @@ class LayerNorm(Module):
     def __init__(self, d: int, eps: float = 1e-5, dtype: Any = np.float32,
                  device: str = "cpu") -> None:
         _check_widths("LayerNorm", d)
-        if not eps >= 0:
-            raise ValueError(f"LayerNorm: expected eps >= 0, got {eps}")
+        number("LayerNorm", "eps", eps, 0)
         self.d, self.eps = d, eps
         self.gamma = Tensor(backend.zeros((d,), dtype, device) + 1)
         self.beta = Tensor(backend.zeros((d,), dtype, device))
 
     def forward(self, x: Operand) -> Operand:
-        shape = _shape(x)
-        if len(shape) < 2 or shape[-1] != self.gamma.size:
-            raise _unexpected("LayerNorm", f"(n, {self.gamma.size})", x)
+        d = self.gamma.size
+        _check_input("LayerNorm", x, f"(n, {d})", lambda shape: len(shape) > 1 and shape[-1] == d)
         return functional.layer_norm(x, self.gamma, self.beta, self.eps)
 
 
@@ -376,8 +391,7 @@ class Dropout(Module):
 
     def __init__(self, p: float, *, rng: backend.Rng) -> None:
         backend.host_rng(rng)  # a TypeError here rather than in the first step
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p is a probability, got {p}")
+        functional.probability("Dropout", p)
         self.p, self.rng = p, rng
 
     def forward(self, x: Operand) -> Operand:
@@ -395,6 +409,7 @@ class LeakyReLU(Module):
     """x where x > 0, else slope * x."""
 
     def __init__(self, slope: float = 0.2) -> None:
+        number("LeakyReLU", "slope", slope, -math.inf)
         self.slope = slope
 
     def forward(self, x: Operand) -> Operand:

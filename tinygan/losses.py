@@ -18,9 +18,10 @@ from collections.abc import Callable
 import numpy as np
 
 from . import backend, ops
+from .backend import named
 from .backprop import grad
 from .functional import mean
-from .tensor import Operand, Tensor, floating, value_of
+from .tensor import Operand, Tensor, floating, number, unreal, value_of
 
 Network = Callable[[Operand], Operand]
 
@@ -36,8 +37,7 @@ def minimax_discriminator(real_scores: Operand, fake_scores: Operand,
     2016, section 3.4.) ValueError for a smoothing outside [0, 1].
     """
     _check_scores("minimax_discriminator", real_scores, fake_scores)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"minimax_discriminator: expected 0 <= smoothing <= 1, got {smoothing}")
+    number("minimax_discriminator", "smoothing", smoothing, 0, 1)
     real = ops.softplus(-real_scores)
     if smoothing:  # softplus(score) = softplus(-score) + score
         real = real + smoothing * real_scores
@@ -53,6 +53,7 @@ def minimax_generator(fake_scores: Operand) -> Operand:
     return -mean(ops.softplus(fake_scores))
 
 
+@named
 def nonsaturating_discriminator(real_scores: Operand, fake_scores: Operand,
                                 smoothing: float = 0.0) -> Operand:
     """The same as ``minimax_discriminator``: only the generator's loss differs."""
@@ -101,6 +102,7 @@ def hinge_discriminator(real_scores: Operand, fake_scores: Operand) -> Operand:
     return mean(ops.relu(1 - real_scores)) + mean(ops.relu(1 + fake_scores))
 
 
+@named
 def hinge_generator(fake_scores: Operand) -> Operand:
     """-E[D(G(z))], as ``wasserstein_generator`` (Lim & Ye 2017; Miyato et al. 2018, eq. 17)."""
     return wasserstein_generator(fake_scores)
@@ -120,15 +122,17 @@ def relativistic_discriminator(real_scores: Operand, fake_scores: Operand) -> Op
     return mean(ops.softplus(fake_scores - real_scores))
 
 
+@named
 def relativistic_generator(fake_scores: Operand, real_scores: Operand) -> Operand:
     """E[softplus(-(D(G(z)) - D(x)))]: ``relativistic_discriminator`` with the roles exchanged."""
     return relativistic_discriminator(fake_scores, real_scores)
 
 
 def _check_scores(loss: str, *scores: Operand) -> None:
-    """TypeError unless all are Tensors or floating arrays."""
+    """An error unless all are Tensors or floating arrays, and not empty."""
     for x in scores:
-        floating(loss, x)
+        if floating(loss, x).size == 0:
+            raise ValueError(f"{loss}: expected at least one score, got shape {x.shape}")
 
 
 def _mean_square(x: Operand) -> Operand:
@@ -138,6 +142,7 @@ def _mean_square(x: Operand) -> Operand:
 # --------------------------------------------------------------------------- penalties on gradients
 
 
+@named
 def interpolate(real: Operand, fake: Operand, *, rng: backend.Rng) -> Operand:
     """The array e x + (1 - e) G(z), one e ~ U[0, 1) per example (Gulrajani et al. 2017, alg. 1).
 
@@ -152,6 +157,7 @@ def interpolate(real: Operand, fake: Operand, *, rng: backend.Rng) -> Operand:
     return fake + e * (real - fake)
 
 
+@named
 def gradient_norms(critic: Network, x: Operand, create_graph: bool = False) -> Operand:
     """|grad D(x)|_2 for each example x, over all its axes: (n, ...) -> (n,)."""
     x = Tensor(value_of(x))
@@ -159,6 +165,7 @@ def gradient_norms(critic: Network, x: Operand, create_graph: bool = False) -> O
     return ops.norm(gradient, axis=tuple(range(1, x.ndim)))
 
 
+@named
 def gradient_penalty(critic: Network, real: Operand, fake: Operand, *, rng: backend.Rng,
                      target: float = 1.0) -> Operand:
     """E[(|grad D(x_hat)|_2 - target)^2] at the interpolates x_hat, without its weight.
@@ -170,10 +177,12 @@ def gradient_penalty(critic: Network, real: Operand, fake: Operand, *, rng: back
     ValueError for a critic whose layers couple the examples of a batch.
     """
     _refuse_coupling("gradient_penalty", critic)
+    number("gradient_penalty", "target", target, 0)
     points = interpolate(real, fake, rng=rng)
     return _mean_square(gradient_norms(critic, points, create_graph=True) - target)
 
 
+@named
 def r1_penalty(critic: Network, real: Operand) -> Operand:
     """E[|grad D(x)|^2] / 2 at real examples, without its weight (Mescheder et al. 2018, eq. 9).
 
@@ -183,11 +192,13 @@ def r1_penalty(critic: Network, real: Operand) -> Operand:
     return _mean_squared_slope("r1_penalty", critic, real)
 
 
+@named
 def r2_penalty(critic: Network, fake: Operand) -> Operand:
     """E[|grad D(G(z))|^2] / 2: ``r1_penalty`` at generated examples (the same, eq. 10)."""
     return _mean_squared_slope("r2_penalty", critic, fake)
 
 
+@named
 def path_length_penalty(generator: Network, z: Operand, target: Operand, *,
                         rng: backend.Rng) -> tuple[Operand, Operand]:
     """(E[(|J^T y|_2 - a)^2], E[|J^T y|_2]), J = dG/dz, y ~ N(0, I), a = ``target``; unweighted.
@@ -240,6 +251,7 @@ def gaussian_kl(mean: Operand, log_var: Operand) -> Operand:
     return _mean_of_sums(mean * mean + ops.exp(log_var) - 1 - log_var) / 2
 
 
+@named
 def reparameterize(mean: Operand, log_var: Operand, *, rng: backend.Rng) -> Operand:
     """mean + e^(log_var / 2) eps, eps ~ N(0, I): draws from N(mean, diag e^log_var).
 
@@ -283,7 +295,7 @@ def gaussian_mixture_nll(x: Operand, logits: Operand, means: Operand,
     Minimizing it is maximum likelihood, which has no minimum where a component may shrink onto one
     example, sigma -> 0 (Bishop 2006, section 9.2.1). ValueError for other shapes.
     """
-    shapes = [np.shape(value_of(a)) for a in (x, logits, means, log_sigmas)]
+    shapes = _shapes("gaussian_mixture_nll", x, logits, means, log_sigmas)
     fits = [len(shape) for shape in shapes] == [2, 1, 2, 2]
     if fits:
         (n, d), (k,), *rest = shapes
@@ -312,11 +324,7 @@ def _check_broadcast(name: str, x: Operand, *others: Operand) -> None:
 
     (n,) beside (n, 1) would give (n, n). TypeError for anything but real numbers.
     """
-    arrays = [value_of(a) for a in (x, *others)]
-    for a in arrays:
-        if getattr(a, "dtype", np.dtype(float)).kind not in "biuf":
-            raise TypeError(f"{name}: expected real numbers, got dtype {a.dtype}")
-    shapes = [np.shape(a) for a in arrays]
+    shapes = _shapes(name, x, *others)
     try:
         together = np.broadcast_shapes(*shapes)
     except ValueError:
@@ -324,3 +332,11 @@ def _check_broadcast(name: str, x: Operand, *others: Operand) -> None:
     if together != shapes[0] or not shapes[0] or shapes[0][0] == 0:
         raise ValueError(f"{name}: expected shapes that broadcast to that of the first, a batch, "
                          f"got {', '.join(map(str, shapes))}")
+
+
+def _shapes(name: str, *arrays: Operand) -> list[tuple[int, ...]]:
+    """The shapes of arrays or numbers. TypeError for anything else."""
+    for a in arrays:
+        if unreal(a):
+            raise TypeError(f"{name}: expected real numbers, got {unreal(a)}")
+    return [np.shape(value_of(a)) for a in arrays]

@@ -18,7 +18,7 @@ from itertools import groupby
 import numpy as np
 
 from . import backend
-from .tensor import PLAIN, Tensor, primitive, value_of
+from .tensor import PLAIN, Tensor, kind_of, primitive, value_of
 
 Shape = tuple[int, ...]
 Axis = int | Shape | None  # None for all axes
@@ -74,6 +74,18 @@ def log(x, /):
     """Natural logarithm."""
     return np.log(x)
 log.vjp(lambda g, y, x: g / x)
+
+@primitive()
+def expm1(x, /):
+    """e^x - 1, to full relative precision near 0."""
+    return np.expm1(x)
+expm1.vjp(lambda g, y, x: g * exp(x))
+
+@primitive()
+def log1p(x, /):
+    """log(1 + x), to full relative precision near 0."""
+    return np.log1p(x)
+log1p.vjp(lambda g, y, x: g / (1 + x))
 
 @primitive(broadcasts=True)
 def power(a, b, /):
@@ -313,12 +325,14 @@ def _scatter_rule(g, y, x, index, shape):
 scatter.vjp(_scatter_rule)
 
 def concatenate(arrays, axis=0):
-    """Join a sequence of arrays along an axis."""
+    """Join a list of arrays along an axis."""
+    if not isinstance(arrays, (list, tuple)):
+        raise TypeError(f"concatenate: expected a list of arrays, got a {kind_of(arrays)}")
     return _concatenate(*arrays, axis=axis)
 
 @primitive()
 def _concatenate(*arrays, axis):
-    """The primitive under ``concatenate``."""
+    """The primitive under ``concatenate``: arrays of one shape but for the length of the axis."""
     return np.concatenate(arrays, axis=axis)
 
 def _piece(slot):
@@ -335,16 +349,20 @@ _concatenate.vjp(_piece)
 def astype(x, /, dtype):
     """The same values in another floating dtype."""
     if np.dtype(dtype).kind != "f":
-        raise TypeError("only floating dtypes have derivatives")
+        raise TypeError("other dtypes have no derivatives")
     return x.astype(dtype)
 astype.vjp(lambda g, y, x, dtype: astype(g, x.dtype))
 
 # --------------------------------------------------------------------------------- reductions
 
 def axes_of(axis, ndim):
-    """An ``axis`` argument as a tuple of axes counted from the front."""
-    chosen = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return tuple(a % ndim for a in chosen if ndim)
+    """An ``axis`` argument as a tuple of axes counted from the front. An error for any other."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(range(ndim)[a] for a in (axis if isinstance(axis, tuple) else (axis,)))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"an axis twice in {axis}")
+    return axes
 
 def _keep(y, x, axis, keepdims):
     """Give a reduction of x its reduced axes back, with length 1."""
@@ -353,21 +371,19 @@ def _keep(y, x, axis, keepdims):
     axes = axes_of(axis, x.ndim)
     return reshape(y, tuple(1 if a in axes else n for a, n in enumerate(x.shape)))
 
-FEW, RUN = 64, 16  # numbers that the CPU adds one after the other: of few, of many
+FEW, RUN = 64, 16  # numbers that the CPU adds one after the other: if these are all, of more
 
 def _total(x, axis=None, keepdims=False):
     """np.sum, accurate over all axes: NumPy's is off by 1 % where it adds up a million float32.
 
-    It adds pairwise along the last axis in memory alone. Other axes are added up in runs here.
+    It adds pairwise along the last axes in memory alone. Others are added up in runs here.
     """
     axes = axes_of(axis, x.ndim)
-    count = math.prod([x.shape[a] for a in axes])
-    columns = x.ndim == 2 and axes == (0,)
-    if x.dtype.kind != "f" or x.size == 0 or backend.on_gpu(x) or count <= FEW and not columns:
+    last = x.flags.c_contiguous and axes == tuple(range(x.ndim))[x.ndim - len(axes):]
+    if last or x.dtype.kind != "f" or x.size == 0 or backend.on_gpu(x):
         return np.add.reduce(x, axis=axis, keepdims=keepdims)
-    if count <= FEW:
-        y = _ones(count, x) @ x
-        return y[None] if keepdims else y
+    if x.flags.c_contiguous and axes == (0,):
+        return _middle(x[None])[0] if keepdims else _middle(x[None])[0, 0]
     order = sorted(range(x.ndim), key=lambda a: -builtins.abs(x.strides[a]))  # as in memory
     y, kept = x.transpose(order), 1
     for summed, group in reversed([(s, [*g]) for s, g in groupby(order, axes.__contains__)]):
@@ -383,12 +399,13 @@ def _total(x, axis=None, keepdims=False):
 
 def _middle(x):
     """The sum over the middle axis, in runs, by products with ones: several times as fast."""
-    lead, n, kept = x.shape
+    lead, n, *kept = x.shape
     while n > 1:
-        run = builtins.min(n, RUN)
+        run = n if n <= FEW else RUN
         runs, rest = x[:, :n - n % run], x[:, n - n % run:]
-        sums = _ones(run, x) @ runs.reshape(lead, run, n // run * kept)
-        x = np.concatenate([sums.reshape(lead, n // run, kept), rest], axis=1)
+        sums = _ones(run, x) @ runs.reshape(lead, run, -1)
+        x = sums.reshape(lead, n // run, *kept)
+        x = np.concatenate([x, rest], axis=1) if n % run else x
         n = x.shape[1]
     return x
 
@@ -405,12 +422,12 @@ sum.vjp(lambda g, y, x, axis=None, keepdims=False:
 @primitive()
 def max(x, /, axis=None, keepdims=False):
     """The largest element over the axes; ties share the cotangent. ValueError for an empty axis."""
-    return x.max(axis=axis, keepdims=keepdims)
+    return x.max(axis=axes_of(axis, x.ndim), keepdims=keepdims)
 
 @primitive()
 def min(x, /, axis=None, keepdims=False):
     """The smallest element over the axes, as ``max``."""
-    return x.min(axis=axis, keepdims=keepdims)
+    return x.min(axis=axes_of(axis, x.ndim), keepdims=keepdims)
 
 def _extreme(g, y, x, axis=None, keepdims=False):
     hits = indicator(value_of(x) == _keep(value_of(y), x, axis, keepdims), x)
@@ -420,8 +437,8 @@ min.vjp(_extreme)
 
 @primitive()
 def logsumexp(x, /, axis=None, keepdims=False):
-    """log sum e^x over the axes, without overflow; its gradient is the softmax."""
-    top = x.max(axis=axis, keepdims=True)
+    """log sum e^x over axes that are not empty, without overflow; its gradient is the softmax."""
+    top = x.max(axis=axes_of(axis, x.ndim), keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     y = np.log(_total(np.exp(x - top), axis, keepdims=True)) + top
     return y if keepdims else np.squeeze(y, axis=axis)
@@ -454,13 +471,16 @@ Tensor.__mul__, Tensor.__rmul__ = lambda a, b: multiply(a, b), lambda b, a: mult
 Tensor.__truediv__, Tensor.__rtruediv__ = lambda a, b: divide(a, b), lambda b, a: divide(a, b)
 Tensor.__pow__, Tensor.__rpow__ = lambda a, b: power(a, b), lambda b, a: power(a, b)
 Tensor.__matmul__, Tensor.__rmatmul__ = lambda a, b: matmul(a, b), lambda b, a: matmul(a, b)
-Tensor.__neg__ = lambda x: negative(x)
+Tensor.__neg__, Tensor.__pos__ = lambda x: negative(x), lambda x: x
 Tensor.__abs__ = lambda x: abs(x)
 Tensor.__getitem__ = lambda x, index: getitem(x, index)
 Tensor.sum = lambda x, axis=None, keepdims=False: sum(x, axis=axis, keepdims=keepdims)
 Tensor.max = lambda x, axis=None, keepdims=False: max(x, axis=axis, keepdims=keepdims)
 Tensor.min = lambda x, axis=None, keepdims=False: min(x, axis=axis, keepdims=keepdims)
+Tensor.exp, Tensor.log, Tensor.sqrt = lambda x: exp(x), lambda x: log(x), lambda x: sqrt(x)
+Tensor.astype = lambda x, dtype: astype(x, dtype)
+Tensor.flatten = lambda x: reshape(x, (-1,))
 Tensor.swapaxes = lambda x, a, b: swapaxes(x, a, b)
 Tensor.reshape = lambda x, *shape: reshape(x, shape[0] if len(shape) == 1 else shape)
 Tensor.transpose = lambda x, *axes: transpose(x, axes[0] if len(axes) == 1 else axes or None)
-Tensor.T = property(transpose)
+Tensor.T = property(lambda x: transpose(x))

@@ -8,7 +8,6 @@ docstring says so.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import backend
-from .tensor import Array, Tensor, typed, value_of
+from .tensor import Array, Tensor, kind_of, listed, number, real, typed, value_of, within
 
 Schedule = Callable[[int], float]
 BLOCK = 262144  # elements: smaller blocks cost more calls, larger ones leave the cache
@@ -27,7 +26,7 @@ BLOCK = 262144  # elements: smaller blocks cost more calls, larger ones leave th
 class linear:
     """From ``lr`` at step 0 in a straight line to ``final`` at step ``steps``, then ``final``.
 
-    Raises ValueError for steps < 1.
+    Raises ValueError for steps < 1 and for rates that are negative or infinite.
     """
 
     lr: float
@@ -35,8 +34,8 @@ class linear:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.steps >= 1:
-            raise ValueError(f"linear: expected steps >= 1, got {self.steps}")
+        for name, least in (("lr", 0), ("steps", 1), ("final", 0)):
+            number("linear", name, getattr(self, name), least)
 
     def __call__(self, step: int) -> float:
         return self.lr + (self.final - self.lr) * min(step / self.steps, 1.0)
@@ -61,7 +60,7 @@ class Optimizer:
 
     def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule) -> None:
         name = type(self).__name__
-        self.parameters = list(parameters)
+        self.parameters = listed(name, parameters)
         if not all(isinstance(p, Tensor) and p.is_leaf for p in self.parameters):
             raise ValueError(f"{name}: every parameter must be a Tensor that can be assigned, "
                              "not the result of an operation")
@@ -71,8 +70,8 @@ class Optimizer:
         if len({p.dtype for p in self.parameters}) > 1:
             raise ValueError(f"{name}: the parameters have different dtypes; "
                              "use one optimizer for each")
-        if not callable(lr) and not 0 <= lr < math.inf:
-            raise ValueError(f"{name}: the learning rate must be >= 0, got {lr}")
+        if not callable(lr) and not within(lr, 0):
+            raise ValueError(f"{name}: the learning rate must be >= 0, got {lr!r:.60}")
         self.lr = lr
         self.steps = 0  # taken so far
         self.lay_out()
@@ -91,12 +90,13 @@ class Optimizer:
 
         Raises ValueError if their shapes are not those of the parameters.
         """
-        grads = [value_of(g) for g in grads]
+        name = f"{type(self).__name__}.step"
+        grads = [value_of(g) for g in listed(name, grads)]
         shapes = [getattr(g, "shape", type(g)) for g in grads]
         if shapes != [p.shape for p in self.parameters]:
-            raise ValueError(f"{type(self).__name__}.step: expected gradients of shapes "
+            raise ValueError(f"{name}: expected gradients of shapes "
                              f"{[p.shape for p in self.parameters]}, got {shapes}")
-        np.concatenate([g.reshape(-1) for g in grads], out=self.gradient)
+        np.concatenate([real(name, g).reshape(-1) for g in grads], out=self.gradient)
         rates = backend.fresh(self.advance)
         for block in self.blocks:
             state = [vector[block] for vector in self.state.values()]
@@ -168,8 +168,7 @@ class SGD(Optimizer):
     def __init__(self, parameters: Sequence[Tensor], lr: float | Schedule, momentum: float = 0.0,
                  nesterov: bool = False) -> None:
         super().__init__(parameters, lr)
-        if not 0 <= momentum < math.inf:
-            raise ValueError(f"SGD: expected momentum >= 0, got {momentum}")
+        number("SGD", "momentum", momentum, 0)
         if nesterov and momentum == 0:
             raise ValueError("SGD: nesterov needs a momentum > 0")
         self.momentum, self.nesterov = momentum, nesterov
@@ -200,9 +199,9 @@ class RMSprop(Optimizer):
                  eps: float = 1e-8) -> None:
         super().__init__(parameters, lr)
         _check_wide(self)
-        if not (0 <= alpha < 1 and 0 <= eps < math.inf):
+        if not (within(alpha, 0) and alpha < 1 and within(eps, 0)):
             raise ValueError("RMSprop: expected 0 <= alpha < 1 and eps >= 0, "
-                             f"got {alpha} and {eps}")
+                             f"got {alpha!r:.60} and {eps!r:.60}")
         self.alpha, self.eps = alpha, eps
 
     def update(self, rates: Array, g: Array, *state: Array) -> None:
@@ -233,8 +232,10 @@ class Adam(Optimizer):
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         super().__init__(parameters, lr)
         _check_wide(self)
-        if not (all(0 <= beta < 1 for beta in betas) and 0 <= eps < math.inf):
-            raise ValueError(f"Adam: expected 0 <= betas < 1 and eps >= 0, got {betas} and {eps}")
+        two = isinstance(betas, (list, tuple)) and len(betas) == 2
+        if not (two and all(within(b, 0) and b < 1 for b in betas) and within(eps, 0)):
+            raise ValueError("Adam: expected 0 <= betas < 1 (two of them) and eps >= 0, "
+                             f"got {betas!r:.60} and {eps!r:.60}")
         self.betas, self.eps = betas, eps
 
     def rates(self, lr: float) -> tuple[float, ...]:
@@ -287,9 +288,9 @@ class WeightClip:
     __repr__ = typed
 
     def __init__(self, parameters: Sequence[Tensor], limit: float) -> None:
-        if not limit > 0:
-            raise ValueError(f"WeightClip: the limit must be > 0, got {limit}")
-        self.parameters, self.limit = list(parameters), limit
+        if not within(limit, 0) or limit == 0:
+            raise ValueError(f"WeightClip: the limit must be > 0, got {limit!r:.60}")
+        self.parameters, self.limit = listed("WeightClip", parameters), limit
 
     def step(self) -> None:
         """Clip now."""
@@ -313,8 +314,11 @@ class ExponentialMovingAverage:
     __repr__ = typed
 
     def __init__(self, source: Any, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"ExponentialMovingAverage: expected 0 <= decay < 1, got {decay}")
+        if not within(decay, 0, 1) or decay == 1:
+            raise ValueError(f"ExponentialMovingAverage: expected 0 <= decay < 1, got {decay!r}")
+        if not hasattr(source, "named_tensors"):
+            raise TypeError("ExponentialMovingAverage: expected a layers.Module, or what has its "
+                            f"named_tensors() and eval(), got a {kind_of(source)}")
         self.source, self.decay, self.updates = source, decay, 0
         self.network = copy.deepcopy(source).eval()
         averages, sources = ([t for _, t, _ in network.named_tensors()]

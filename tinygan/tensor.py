@@ -12,8 +12,11 @@ the record backwards.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
+from numbers import Real
 from operator import attrgetter
 from reprlib import recursive_repr
 from typing import Any
@@ -58,8 +61,9 @@ class Tensor(Operators):
         if self._primitive is not None:
             raise ValueError(f"assign: this Tensor is the result of {self._primitive.name}; "
                              "only a leaf can be assigned")
-        if np.shape(value) != self.shape:
-            raise ValueError(f"assign: expected shape {self.shape}, got {np.shape(value)}")
+        value = backend.real("assign", value_of(value))
+        if value.shape != self.shape:
+            raise ValueError(f"assign: expected shape {self.shape}, got {value.shape}")
         self._data[...] = backend.beside(value, self._data)
         self.touch()
 
@@ -75,16 +79,32 @@ class Tensor(Operators):
     is_leaf = property(lambda self: self._primitive is None,
                        doc="True for a leaf: not the result of an operation.")
 
-    __lt__ = lambda self, other: self._data < value_of(other)  # plain arrays: a mask is a constant
-    __le__ = lambda self, other: self._data <= value_of(other)
-    __gt__ = lambda self, other: self._data > value_of(other)
-    __ge__ = lambda self, other: self._data >= value_of(other)
-    __eq__: Any = lambda self, other: self._data == value_of(other)
-    __ne__: Any = lambda self, other: self._data != value_of(other)
+    __lt__ = lambda self, other: self._compared(operator.lt, other)
+    __le__ = lambda self, other: self._compared(operator.le, other)
+    __gt__ = lambda self, other: self._compared(operator.gt, other)
+    __ge__ = lambda self, other: self._compared(operator.ge, other)
+    __eq__: Any = lambda self, other: self._compared(operator.eq, other)
+    __ne__: Any = lambda self, other: self._compared(operator.ne, other)
     __hash__ = object.__hash__  # by identity, so that Tensors can be keys
     __len__ = lambda self: len(self._data)
-    __float__ = lambda self: float(self._data)
-    __bool__ = lambda self: bool(self._data)
+    __bool__ = lambda self: self._number(bool)
+    __int__ = lambda self: self._number(int)
+    __float__ = item = lambda self: self._number(float)
+
+    def _compared(self, compare: Callable[[Any, Any], Any], other: Any) -> Array:
+        """A plain array: a mask is a constant."""
+        try:
+            return compare(self._data, value_of(other))
+        except FAILURES as error:
+            given = kind_of(other) if unreal(other) else f"shape {np.shape(value_of(other))}"
+            raise ValueError(f"{compare.__name__}: a Tensor of shape {self.shape} cannot be "
+                             f"compared with {given}") from error
+
+    def _number(self, kind: type) -> Any:
+        if self.size != 1:
+            raise ValueError(f"{kind.__name__}: expected a Tensor of one element, "
+                             f"got shape {self.shape}")
+        return kind(self._data.reshape(()))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -141,13 +161,58 @@ def value_of(x: Operand) -> Array:
     return x._data if isinstance(x, Tensor) else x
 
 
+def kind_of(x: object) -> str:
+    """The type of an object, with its package: torch.Tensor."""
+    kind = type(x)
+    package = kind.__module__.partition(".")[0]
+    return kind.__qualname__ if package == "builtins" else f"{package}.{kind.__qualname__}"
+
+
+def unreal(x: Any) -> str:
+    """Why something is no Tensor, array or number, and what to do about it; '' if it is one."""
+    if isinstance(x, Tensor) or type(x) in PLAIN:
+        return ""
+    if backend.is_array(x):
+        wrong = f"an array of dtype {x.dtype} and shape {x.shape}, not of real numbers"
+        return wrong if x.dtype.kind not in "fbiu" else ""
+    remedy = "; np.asarray makes an array of it" * (hasattr(x, "__array__") or type(x) is list)
+    if type(x) in (list, tuple) and any(isinstance(item, Tensor) for item in x):
+        remedy = "; functional.stack makes a Tensor of it"
+    return f"a {kind_of(x)}, not a Tensor, an array or a number{remedy}"
+
+
+def real(name: str, x: Operand, kinds: str = "fbiu", what: str = "an array") -> Array:
+    """The array of a Tensor, or an array. TypeError, naming the caller, otherwise."""
+    value = value_of(x)
+    if not backend.is_array(value) or value.dtype.kind not in kinds:
+        raise TypeError(f"{name}: expected a Tensor or {what}, "
+                        f"got {value.dtype if backend.is_array(value) else kind_of(x)}")
+    return value
+
+
 def floating(name: str, x: Operand) -> Array:
     """The array of a Tensor, or a floating array. TypeError, naming the caller, otherwise."""
-    value = value_of(x)
-    if not backend.is_array(value) or value.dtype.kind != "f":
-        raise TypeError(f"{name}: expected a Tensor or a floating array, "
-                        f"got {getattr(value, 'dtype', type(x).__name__)}")
-    return value
+    return real(name, x, "f", "a floating array")
+
+
+def within(x: Any, least: float = -math.inf, most: float = math.inf) -> bool:
+    """Whether it is a finite number in a range."""
+    return isinstance(x, Real) and math.isfinite(x) and least <= float(x) <= most
+
+
+def number(name: str, what: str, x: Any, least: float, most: float = math.inf) -> None:
+    """ValueError, naming caller and argument, unless it is a finite number in a range."""
+    if not within(x, least, most):
+        bounds = f"{what} >= {least}" if most == math.inf else f"{least} <= {what} <= {most}"
+        raise ValueError(f"{name}: expected {bounds}, got {x!r:.60}")
+
+
+def listed(name: str, tensors: Any) -> list[Any]:
+    """A list of Tensors or arrays. TypeError, naming the caller, for a network or one Tensor."""
+    if isinstance(tensors, Tensor) or not isinstance(tensors, Iterable):
+        raise TypeError(f"{name}: expected a list of Tensors, such as network.parameters() gives, "
+                        f"got a {kind_of(tensors)}")
+    return list(tensors)
 
 
 def stop_gradient(x: Operand) -> Array:
@@ -224,7 +289,7 @@ class Primitive:
                 self.convert_constants(inputs, arrays)
             value = self.function(*arrays, **statics)
         except FAILURES as error:
-            raise self.named(error, inputs, statics) from error
+            raise self.refusal(error, inputs, statics) from error
         if isinstance(value, np.generic):
             value = backend.to_numpy(value)
         return self.record(value, inputs, arrays, statics) if recorded else value
@@ -235,31 +300,30 @@ class Primitive:
         for slot, x in enumerate(inputs[:self.slots]):
             if type(x) is Tensor or type(x) in PLAIN:
                 continue
-            if not backend.is_array(x):
-                raise TypeError(f"argument {slot} is a {type(x).__name__}, "
-                                "not a Tensor, an array or a number")
-            if x.dtype.kind not in "fbiu":
-                raise TypeError(f"argument {slot} is an array of dtype {x.dtype}, "
-                                "not of real numbers")
+            if unreal(x):
+                raise TypeError
             if x.dtype.kind in "iu" or (x.ndim == 0 and x.dtype.kind == "f"):
                 arrays[slot] = x = x.astype(dtype)
             if x.ndim == 0 and isinstance(x, np.ndarray):
                 arrays[slot] = x[()]  # CuPy takes numbers of the host, but no arrays
 
-    def named(self, error: Exception, inputs: Sequence[Any], statics: dict[str, Any]) -> Exception:
-        """The error of a call with the operation's name and arguments in its message.
+    def refusal(self, error: Exception, inputs: Sequence[Any],
+                statics: dict[str, Any]) -> Exception:
+        """The error of a call: what was given, and what the docstring says is expected.
 
         It is a TypeError or a ValueError, but the IndexError of ``x[i]``, which ends a loop, stays.
         """
-        given = [f"{x.dtype} {x.shape}" if hasattr(x, "dtype") else type(x).__name__
-                 for x in inputs]
+        for slot, x in enumerate(inputs[:self.slots]):
+            if unreal(x):
+                return TypeError(f"{self.name}: argument {slot} is {unreal(x)}")
+        given = [f"{x.dtype} {x.shape}" if hasattr(x, "dtype") else f"{x!r:.60}" for x in inputs]
         given += [f"{name}={value!r:.60}" for name, value in statics.items()]
-        kind: type[Exception] = ValueError
-        if isinstance(error, (TypeError, AttributeError)):
-            kind = TypeError
-        elif type(error) is IndexError and self.name == "getitem":
-            kind = IndexError
-        return kind(f"{self.name}: {' '.join(str(error).split())} (given {', '.join(given)})")
+        if type(error) is IndexError and self.name == "getitem":  # NumPy's text says which
+            return IndexError(f"getitem: {error} (given {', '.join(given)})")
+        kind = TypeError if isinstance(error, (AttributeError, TypeError)) else ValueError
+        rule = f"{inspect.signature(self.function)}: {self.__doc__}".split("\n")[0]
+        return kind(f"{self.name}: {', '.join(given) or 'nothing'} does not fit; "
+                    f"expected {self.name}{rule}")
 
     def record(self, value: Array, inputs: tuple[Any, ...], arrays: Sequence[Any],
                statics: dict[str, Any]) -> Tensor:
