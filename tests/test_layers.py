@@ -281,7 +281,7 @@ def test_dropout_draws_a_new_mask_each_time_from_its_own_generator():
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_dropout_wants_a_probability(p, rng):
-    with pytest.raises(ValueError, match="p is a probability"):
+    with pytest.raises(ValueError, match="expected 0 <= p <= 1"):
         Dropout(p, rng=rng)(np.ones(3))
 
 

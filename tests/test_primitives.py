@@ -144,6 +144,8 @@ def gradient(f, x, order=1):
 
 @pytest.mark.parametrize("composed, direct", [
     (lambda x: ops.log(1 + ops.exp(x)), ops.softplus),
+    (lambda x: ops.exp(x) - 1, ops.expm1),
+    (lambda x: ops.log(1 + x * x), lambda x: ops.log1p(x * x)),
     (lambda x: 1 / (1 + ops.exp(-x)), ops.sigmoid),
     (lambda x: (ops.exp(x) - ops.exp(-x)) / (ops.exp(x) + ops.exp(-x)), ops.tanh),
     (lambda x: ops.log(ops.sum(ops.exp(x), axis=1)), lambda x: ops.logsumexp(x, axis=1)),
@@ -152,8 +154,8 @@ def gradient(f, x, order=1):
     (lambda x: ops.exp(2.5 * ops.log(abs(x))), lambda x: abs(x) ** 2.5),
     (lambda x: x * (x.data > 0), ops.relu), (lambda x: (x + abs(x)) / 2, ops.relu),
     (lambda x: ops.maximum(x, 0.2 * x), ops.leaky_relu),
-], ids=["softplus", "sigmoid", "tanh", "logsumexp", "norm", "cube", "power", "relu", "relu by abs",
-        "leaky_relu"])
+], ids=["softplus", "expm1", "log1p", "sigmoid", "tanh", "logsumexp", "norm", "cube", "power",
+        "relu", "relu by abs", "leaky_relu"])
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_fused_rules_are_the_composed_ones(composed, direct, order):
     assert np.allclose(gradient(composed, X, order), gradient(direct, X, order), rtol=1e-11,
@@ -240,6 +242,17 @@ def test_a_leaky_relu_of_slope_0_is_a_relu_at_infinity_too():
     x = np.array([-np.inf, -1.0, 0.0, 1.0, np.inf])
     assert np.array_equal(ops.leaky_relu(x, slope=0.0), [0, 0, 0, 1, np.inf])
     assert np.array_equal(gradient(lambda t: ops.leaky_relu(t, slope=0.0), x), [0, 0, 0, 1, 1])
+
+
+def test_expm1_and_log1p_have_the_closed_forms_of_their_derivatives():
+    """e^x at every order; (-1)^(k - 1) (k - 1)! / (1 + x)^k. Their values keep the digits of x."""
+    x = np.array([-0.9, -1e-3, -1e-12, 0.0, 1e-12, 1e-3, 0.5, 20.0])
+    for k in (1, 2, 3):
+        slope = (-1) ** (k - 1) * math.factorial(k - 1) / (1 + x) ** k
+        assert np.allclose(gradient(ops.expm1, x, k), np.exp(x), rtol=1e-15)
+        assert np.allclose(gradient(ops.log1p, x, k), slope, rtol=1e-14)
+    assert np.allclose(ops.expm1(x), [math.expm1(v) for v in x], rtol=1e-15, atol=0)
+    assert np.allclose(ops.log1p(x), [math.log1p(v) for v in x], rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0, 3.0])

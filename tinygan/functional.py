@@ -110,16 +110,10 @@ def dropout(x: Operand, p: float, rng: backend.Rng) -> Operand:
 
     Srivastava et al. 2014, section 4. ValueError if p is not a probability.
     """
-    probability("dropout", p)
+    number("dropout", "p", p, 0, 1)
     value = floating("dropout", x)
     kept = backend.uniform(rng, x.shape, value.dtype, like=value) >= p
     return x * (kept.astype(value.dtype) * (1 / (1 - p) if p < 1 else 0.0))
-
-
-def probability(name: str, p: float) -> None:
-    """ValueError unless p is a number from 0 to 1."""
-    if not within(p, 0, 1):
-        raise ValueError(f"{name}: p is a probability, got {p!r:.60}")
 
 
 def normalize(x: Operand, axis: Axis, eps: float, gamma: Operand, beta: Operand,

@@ -11,8 +11,7 @@ import numpy as np
 
 from . import backend, functional, init, ops
 from .conv import Pair
-from .tensor import (PRIMITIVES, Array, Operand, Tensor, kind_of, number, real, typed,
-                     value_of)
+from .tensor import Array, Operand, Tensor, kind_of, number, real, typed, value_of
 
 M = TypeVar("M", bound="Module")
 
@@ -34,13 +33,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, x: Operand) -> Operand:
-        try:
-            return self.forward(x)
-        except (TypeError, ValueError) as error:
-            function = str(error).partition(":")[0]
-            if function in PRIMITIVES or hasattr(functional, function):
-                raise backend.prefixed(type(self).__name__, error) from error
-            raise
+        return self.forward(x)
 
     __repr__ = typed
 
@@ -136,11 +129,8 @@ def _check_input(name: str, x: Operand, expected: str, fits: Callable[[Any], boo
 
 def _weight(name: str, init: init.Initializer, shape: tuple[int, ...], rng: backend.Rng,
             dtype: Any) -> Array:
-    """The initial weights. An error, naming the layer, if ``init`` does not give them."""
-    try:
-        weight = real(name, init(shape, rng, dtype))
-    except (TypeError, ValueError) as error:
-        raise backend.prefixed(name, error) from error
+    """The initial weights. An error, naming the layer, if ``init`` gives no array of the shape."""
+    weight = real(name, init(shape, rng, dtype))
     if weight.shape != shape:
         raise ValueError(f"{name}: init gave weights of shape {weight.shape}, expected {shape}")
     return weight
@@ -391,7 +381,7 @@ class Dropout(Module):
 
     def __init__(self, p: float, *, rng: backend.Rng) -> None:
         backend.host_rng(rng)  # a TypeError here rather than in the first step
-        functional.probability("Dropout", p)
+        number("Dropout", "p", p, 0, 1)
         self.p, self.rng = p, rng
 
     def forward(self, x: Operand) -> Operand:

@@ -114,6 +114,19 @@ def stack(pick: Picker) -> Case:
     return Case(lambda *x: functional.stack(x, axis=axis), [pick.array(shape) for _ in range(3)])
 
 
+@composition("functional.squeeze")
+def squeeze(pick: Picker) -> Case:
+    shape = tuple(pick.integer(1, 2) for _ in range(3))
+    return Case(functional.squeeze, [pick.array(shape)])
+
+
+@composition("functional.pad")
+def pad(pick: Picker) -> Case:
+    shape = pick.shape()
+    widths = [pick.one_of((0, 2, (1, 0), (0, 3))) for _ in shape]
+    return Case(lambda x: functional.pad(x, widths), [pick.array(shape)])
+
+
 @composition("functional.dropout")
 def dropout(pick: Picker) -> Case:
     rng, p = repeated_rng(pick), pick.one_of((0.0, 0.3, 1.0))

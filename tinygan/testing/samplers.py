@@ -193,7 +193,7 @@ def unary(pick: Picker, op: Any) -> Case:
     return Case(op, [pick.array(pick.shape())])
 
 
-@sampler("exp")
+@sampler("exp", "expm1")
 def bounded(pick: Picker, op: Any) -> Case:
     return Case(op, [pick.array(pick.shape(), largest=30.0)])
 
@@ -201,6 +201,11 @@ def bounded(pick: Picker, op: Any) -> Case:
 @sampler("log", "sqrt")
 def positive(pick: Picker, op: Any) -> Case:
     return Case(op, [pick.array(pick.shape(), "positive")])
+
+
+@sampler("log1p")
+def above_minus_one(pick: Picker, op: Any) -> Case:
+    return Case(op, [np.maximum(pick.array(pick.shape()), -0.9)])
 
 
 @sampler("leaky_relu")
