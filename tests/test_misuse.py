@@ -342,7 +342,7 @@ def test_losses_of_scores(name, a, b):
     """Scores of (n,) and (n, 1) must not broadcast, unsigned integers must not wrap."""
     loss = getattr(losses, name)
     two = name.endswith(("discriminator", "critic")) or name.startswith("relativistic")
-    names = [name, "mean", "sum", "relativistic loss", "relativistic_discriminator",
+    names = [name, "mean", "sum", "relativistic_discriminator",
              "minimax_discriminator",
              "wasserstein_generator"]
     y = attempt(names, lambda: loss(a, b) if two else loss(a))

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 import tinygan as tg
 from tinygan import PRIMITIVES, Tensor, conv, grad, ops
 from tinygan.tensor import Primitive, primitive
+from tinygan.testing import gradcheck
 
 LONG = 20_000
 
@@ -710,3 +711,55 @@ def test_a_graph_with_a_rule_that_returns_its_argument_shares_nothing(scratch_re
     x, constant = Tensor(np.ones(3)), np.arange(3.0)
     (g,) = grad(dot(x, constant), [x])
     assert np.array_equal(g, constant) and not np.shares_memory(g, constant)
+
+
+# ---------------------------------------------------------------------- what people reach for
+
+
+X = np.random.default_rng(1).normal(size=(4, 1, 3))
+METHODS = {
+    "var": (lambda x: x.var(axis=0), lambda x: x.var(axis=0)),
+    "var, keepdims, ddof": (lambda x: x.var((0, 2), True, 1),
+                            lambda x: x.var(axis=(0, 2), keepdims=True, ddof=1)),
+    "clip": (lambda x: x.clip(-0.5, 0.5), lambda x: x.clip(-0.5, 0.5)),
+    "clip from below": (lambda x: x.clip(-0.5), lambda x: x.clip(-0.5)),
+    "clip from above": (lambda x: tg.functional.clip(x, None, 0.5), lambda x: x.clip(None, 0.5)),
+    "clip between arrays": (lambda x: x.clip(-abs(X[0]), X[1]), lambda x: x.clip(-abs(X[0]), X[1])),
+    "squeeze": (lambda x: x.squeeze(), np.squeeze),
+    "squeeze 1": (lambda x: x.squeeze(1), np.squeeze),
+    "squeeze -2": (lambda x: x.squeeze((-2,)), lambda x: x.squeeze((-2,))),
+    "exp": (lambda x: x.exp(), np.exp), "log": (lambda x: (x * x).log(), lambda x: np.log(x * x)),
+    "sqrt": (lambda x: (x * x).sqrt(), np.abs), "flatten": (lambda x: x.flatten(), np.ravel),
+    "astype": (lambda x: x.astype("f8"), lambda x: x), "plus": (lambda x: +x, lambda x: x),
+    "pad": (lambda x: tg.functional.pad(x, 2), lambda x: np.pad(x, 2)),
+    "pad the sides": (lambda x: tg.functional.pad(x, [0, (1, 0), [0, 3]]),
+                      lambda x: np.pad(x, [(0, 0), (1, 0), (0, 3)]))}
+
+
+@pytest.mark.parametrize("ours, numpys", METHODS.values(), ids=METHODS)
+def test_methods_and_functions_are_numpys(ours, numpys):
+    y = ours(Tensor(X))
+    assert isinstance(y, Tensor) and np.allclose(y.data, numpys(X), rtol=1e-12, atol=1e-15)
+    assert y.shape == numpys(X).shape
+    gradcheck(ours, [X], order=2)
+
+
+def test_one_number_becomes_a_number_of_python():
+    for x in (Tensor([[2.5]]), Tensor(2.5)):
+        assert (x.item(), float(x), int(x), bool(x)) == (2.5, 2.5, 2, True)
+        assert type(x.item()) is float
+    for convert in (float, int, bool, Tensor.item):
+        with pytest.raises(ValueError, match="expected a Tensor of one element"):
+            convert(Tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("wrong", [[1], [1, 2, 3, 4], [(1, 2, 3), 0, 0], -1, 0.5, "x"])
+def test_paddings_of_another_form_are_refused(wrong):
+    with pytest.raises(ValueError, match="^pad: expected a w"):
+        tg.functional.pad(X, wrong)
+
+
+@pytest.mark.parametrize("axis", [0, (1, 2), 3])
+def test_an_axis_of_another_length_is_not_squeezed(axis):
+    with pytest.raises(ValueError, match="^squeeze: .*shape .4, 1, 3."):
+        tg.functional.squeeze(X, axis)

@@ -211,9 +211,13 @@ def zeros(shape: tuple[int, ...], dtype: Any = np.float32, device: str = "cpu") 
 
 def floating_dtype(dtype: Any) -> np.dtype:
     """TypeError unless it is a floating dtype that random numbers can have."""
-    if np.dtype(dtype) not in (np.float16, np.float32, np.float64):
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError):
+        found = None
+    if found not in (np.float16, np.float32, np.float64):
         raise TypeError(f"dtype: expected float16, float32 or float64, got {dtype!r:.60}")
-    return np.dtype(dtype)
+    return found
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:

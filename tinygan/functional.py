@@ -11,15 +11,18 @@ from . import backend, conv, ops
 from .backend import named
 from .conv import Pair
 from .ops import Axis, axes_of
-from .tensor import PRIMITIVES, Operand, Tensor, floating, number, real, value_of, within
+from .tensor import (PRIMITIVES, Operand, Tensor, floating, kind_of, listed, number, real, value_of,
+                     within)
 
 
+@named
 def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Operand:
     """Mean over the axes (all by default). ValueError for an empty mean."""
     n = _count("mean", x, axis)
     return ops.sum(x, axis=axis, keepdims=keepdims) / n
 
 
+@named
 def var(x: Operand, axis: Axis = None, keepdims: bool = False, ddof: float = 0) -> Operand:
     """Variance sum (x - mean)^2 / (n - ddof) over the axes. ValueError unless 0 <= ddof < n."""
     n = _count("var", x, axis)
@@ -45,19 +48,15 @@ def _count(name: str, x: Operand, axis: Axis) -> int:
 
 def stack(arrays: Sequence[Operand], axis: int = 0) -> Operand:
     """Join arrays of one shape along a new axis. ValueError for other shapes or no such axis."""
-    shapes = _shapes(*arrays)
+    shapes = [getattr(a, "shape", kind_of(a)) for a in listed("stack", arrays)]
     shape = shapes[0] if len(set(shapes)) == 1 else None
-    if not isinstance(shape, tuple) or not -len(shape) - 1 <= axis <= len(shape):
+    fits = isinstance(shape, tuple) and isinstance(axis, Integral)
+    if not fits or not -len(shape) - 1 <= axis <= len(shape):
         raise ValueError("stack: expected arrays of one shape and an axis of the result, "
-                         f"got {shapes} and axis {axis}")
+                         f"got {shapes} and axis {axis!r:.60}")
     axis %= len(shape) + 1
     wider = (*shape[:axis], 1, *shape[axis:])
     return ops.concatenate([ops.reshape(a, wider) for a in arrays], axis=axis)
-
-
-def _shapes(*arrays: Operand) -> list:
-    """The shapes of arrays; the type of what has none."""
-    return [getattr(a, "shape", type(a)) for a in arrays]
 
 
 @named
@@ -69,11 +68,12 @@ def clip(x: Operand, low: Operand = None, high: Operand = None) -> Operand:
 
 def squeeze(x: Operand, axis: Axis = None) -> Operand:
     """x without its axes of length 1, or without some of these. ValueError for others."""
-    shape = real("squeeze", x).shape
-    axes = [a for a, n in enumerate(shape) if n == 1] if axis is None else axes_of(axis, len(shape))
-    if any(shape[a] != 1 for a in axes):
-        raise ValueError(f"squeeze: axis {axis} of shape {shape} is not of length 1")
-    return ops.reshape(x, tuple(n for a, n in enumerate(shape) if a not in axes))
+    if axis is None:
+        axis = tuple(a for a, n in enumerate(real("squeeze", x).shape) if n == 1)
+    if _count("squeeze", x, axis) != 1:
+        raise ValueError(f"squeeze: axis {axis} of shape {x.shape} is not of length 1")
+    axes = axes_of(axis, x.ndim)
+    return ops.reshape(x, tuple(n for a, n in enumerate(x.shape) if a not in axes))
 
 
 def pad(x: Operand, widths: int | Sequence[int | Pair]) -> Operand:

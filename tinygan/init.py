@@ -24,14 +24,15 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     lengths = isinstance(shape, (list, tuple)) and all(isinstance(n, Integral) for n in shape)
     if not lengths or len(shape) < 2 or min(shape) < 1:
         raise ValueError("initializer: expected weights (d_in, d_out) or (kh, kw, c_in, c_out), "
-                         f"got shape {shape}")
+                         f"got shape {shape!r:.60}")
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
 @named
 def he_normal(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
     """N(0, 2 / fan_in), for layers with a rectifier after them (He et al. 2015, eq. 10)."""
-    return backend.normal(rng, shape, dtype) * float((2 / fans(shape)[0]) ** 0.5)
+    deviation = float((2 / fans(shape)[0]) ** 0.5)
+    return backend.normal(rng, shape, dtype) * deviation
 
 
 @named
@@ -50,6 +51,7 @@ def glorot_uniform(shape: tuple[int, ...], rng: backend.Rng,
 @named
 def dcgan(shape: tuple[int, ...], rng: backend.Rng, dtype: Any = np.float32) -> backend.Array:
     """N(0, 0.02^2) (Radford et al. 2016, section 4)."""
+    fans(shape)  # for its error
     return backend.normal(rng, shape, dtype) * 0.02
 
 

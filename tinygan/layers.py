@@ -129,8 +129,11 @@ def _check_input(name: str, x: Operand, expected: str, fits: Callable[[Any], boo
 
 def _weight(name: str, init: init.Initializer, shape: tuple[int, ...], rng: backend.Rng,
             dtype: Any) -> Array:
-    """The initial weights. An error, naming the layer, if ``init`` gives no array of the shape."""
-    weight = real(name, init(shape, rng, dtype))
+    """The initial weights. An error, naming the layer, if ``init`` does not give them."""
+    try:
+        weight = real(name, init(shape, rng, dtype))
+    except (TypeError, ValueError) as error:
+        raise backend.prefixed(name, error) from error
     if weight.shape != shape:
         raise ValueError(f"{name}: init gave weights of shape {weight.shape}, expected {shape}")
     return weight

@@ -116,9 +116,9 @@ def relativistic_discriminator(real_scores: Operand, fake_scores: Operand) -> Op
     """
     _check_scores("relativistic_discriminator", real_scores, fake_scores)
     if real_scores.shape != fake_scores.shape:
-        raise ValueError(f"relativistic loss: real scores of shape {real_scores.shape}, fake ones "
-                         f"of {fake_scores.shape}; they are compared in pairs, so use batches of "
-                         "one size")
+        raise ValueError("relativistic_discriminator: real scores of shape "
+                         f"{real_scores.shape}, fake ones of {fake_scores.shape}; they are "
+                         "compared in pairs, so use batches of one size")
     return mean(ops.softplus(fake_scores - real_scores))
 
 
@@ -215,7 +215,8 @@ def path_length_penalty(generator: Network, z: Operand, target: Operand, *,
     _refuse_coupling("path_length_penalty", generator)
     z = Tensor(value_of(z))
     x = generator(z)
-    y = backend.normal(rng, x.shape, x.dtype, like=x.data) * math.prod(x.shape[2:]) ** -0.5
+    value = floating("path_length_penalty", x)
+    y = backend.normal(rng, x.shape, x.dtype, like=value) * math.prod(x.shape[2:]) ** -0.5
     (gradient,) = grad(x, [z], create_graph=True, cotangent=y)
     lengths = ops.norm(gradient, axis=tuple(range(1, z.ndim)))
     _check_broadcast("path_length_penalty", lengths, target)
@@ -299,7 +300,7 @@ def gaussian_mixture_nll(x: Operand, logits: Operand, means: Operand,
     fits = [len(shape) for shape in shapes] == [2, 1, 2, 2]
     if fits:
         (n, d), (k,), *rest = shapes
-        fits = rest in ([(k, d), (k, d)], [(k, d), (k, 1)])
+        fits = n > 0 and rest in ([(k, d), (k, d)], [(k, d), (k, 1)])
     if not fits:
         raise ValueError("gaussian_mixture_nll: expected x, logits, means, log_sigmas of shapes "
                          "(n, d), (k,), (k, d) and (k, d) or (k, 1), "

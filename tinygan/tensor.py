@@ -44,7 +44,7 @@ class Tensor(Operators):
 
     def __init__(self, data: Any) -> None:
         if isinstance(data, Tensor):
-            raise TypeError("Tensor(data): data is a Tensor already; "
+            raise TypeError("Tensor: the data are a Tensor already; "
                             "stop_gradient(t) gives its value as a constant")
         self._data = backend.asarray(data)
         self._serial = next(serials)  # whatever a Tensor was computed from has a smaller one
@@ -222,7 +222,7 @@ def stop_gradient(x: Operand) -> Array:
 
 PRIMITIVES: dict[str, Primitive] = {}
 PLAIN = (float, int, bool)  # weak in NumPy: they take the other operand's dtype
-FAILURES = (AttributeError, IndexError, OverflowError, TypeError, ValueError, ZeroDivisionError)
+FAILURES = (AttributeError, LookupError, OverflowError, TypeError, ValueError, ZeroDivisionError)
 new = object.__new__
 
 
