@@ -269,6 +269,13 @@ def test_hints(change, words):
         check_vjp(lambda x: np.exp(x) * 3, lambda g, x: (change(3 * g * np.exp(x)),), [SQUARE])
 
 
+def test_a_branch_that_where_does_not_take_is_named_as_the_cause_of_nan_and_its_cure_passes():
+    x = np.array([1.0, -2.0, 3.0])
+    with pytest.raises(GradcheckError, match=r"NaN at .0,.* where f is finite\n.*where\(m, 1, x\)"):
+        gradcheck(lambda t: ops.where(x > 0, t, ops.sqrt(-t)), [x])
+    gradcheck(lambda t: ops.where(x > 0, t, ops.sqrt(ops.where(x > 0, 1.0, -t))), [x], order=3)
+
+
 def test_wrong_use():
     for inputs in ([np.array([1j])], [np.array(["a"])], [np.array([1, 2])]):
         with pytest.raises(TypeError):

@@ -378,6 +378,21 @@ def test_no_input_reached_is_an_error(output):
         grad(output(x), [x])
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_zeros_where_no_input_is_reached_are_given_if_asked_for(create_graph):
+    """The second derivative of a linear function, also of one whose slope is a constant Tensor."""
+    x, y = Tensor([1.0, 2.0]), Tensor(np.ones((2, 3)))
+    (slope,) = grad((x * 3.0).sum(), [x], create_graph=True)
+    for output in (slope.sum(), (y * y).sum() * 0.0 + slope.sum(), Tensor(1.0)):
+        found = grad(output, [x, Tensor(np.ones(3, "f8"))], create_graph, allow_unreached=True)
+        assert [g.dtype for g in found] == ["f4", "f8"]
+        assert [g.shape for g in found] == [(2,), (3,)]
+        assert not any(np.any(g.data if create_graph else g) for g in found)
+        assert all(isinstance(g, Tensor) == create_graph for g in found)
+    with pytest.raises(ValueError, match="allow_unreached=True gives zeros"):
+        grad(slope.sum(), [x])
+
+
 def test_the_gradient_of_a_tensor_by_itself_is_one():
     x = Tensor(np.array(3.0))
     assert np.array_equal(grad(x, [x])[0], 1.0)

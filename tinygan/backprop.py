@@ -15,7 +15,7 @@ by_serial = attrgetter("_serial")
 
 
 def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False,
-         cotangent: Any = None) -> list[Any]:
+         cotangent: Any = None, allow_unreached: bool = False) -> list[Any]:
     """The derivatives of ``output`` with respect to each input: sum_i cotangent_i d output_i / dx.
 
     ``output`` is a scalar, or ``cotangent`` (of its shape) says how its elements are weighted. The
@@ -23,8 +23,9 @@ def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False,
     that can be differentiated again. An input that the output does not depend on gets zeros.
 
     Raises TypeError for what is not a Tensor, ValueError if the output is not a scalar and has no
-    cotangent, if the cotangent has another shape, or if *no* input is reached, and RuntimeError if
-    the graph is stale (a Tensor in it was assigned after it was recorded).
+    cotangent, if the cotangent has another shape, or if *no* input is reached (unless that is
+    allowed: then all get zeros), and RuntimeError if the graph is stale (a Tensor in it was
+    assigned after it was recorded).
     """
     inputs = [inputs] if isinstance(inputs, Tensor) else listed("grad", inputs)
     for x in [output, *inputs]:
@@ -54,8 +55,9 @@ def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False,
                 contribution = ops.sum_to(contribution, x._data.shape)
             known = cotangents.get(x)
             cotangents[x] = contribution if known is None else known + contribution
-    if not any(x in cotangents for x in inputs):
-        raise ValueError("grad: the output does not depend on any of the inputs")
+    if not allow_unreached and not any(x in cotangents for x in inputs):
+        raise ValueError("grad: the output does not depend on any of the inputs; "
+                         "allow_unreached=True gives zeros")
     return finish(inputs, cotangents, create_graph, cotangent)
 
 

@@ -50,8 +50,8 @@ def stack(arrays: Sequence[Operand], axis: int = 0) -> Operand:
     """Join arrays of one shape along a new axis. ValueError for other shapes or no such axis."""
     shapes = [getattr(a, "shape", kind_of(a)) for a in listed("stack", arrays)]
     shape = shapes[0] if len(set(shapes)) == 1 else None
-    fits = isinstance(shape, tuple) and isinstance(axis, Integral)
-    if not fits or not -len(shape) - 1 <= axis <= len(shape):
+    if (not isinstance(shape, tuple) or not isinstance(axis, Integral)
+            or not -len(shape) - 1 <= axis <= len(shape)):
         raise ValueError("stack: expected arrays of one shape and an axis of the result, "
                          f"got {shapes} and axis {axis!r:.60}")
     axis %= len(shape) + 1

@@ -179,7 +179,12 @@ minimum.vjp(lambda g, y, a, b: g * _larger(b, a, g),
 
 @primitive(broadcasts=True)
 def where(condition, a, b, /):
-    """a where the condition holds, else b; shapes broadcast. The condition has no derivative."""
+    """a where the condition holds, else b; shapes broadcast. The condition has no derivative.
+
+    The branch not taken gets the cotangent 0, and 0 times a slope that is not finite is NaN: the
+    gradient of where(x >= 0, x, sqrt(-x)) at x = 1. Choose the branch's argument, too:
+    sqrt(where(x >= 0, 1, -x)).
+    """
     if type(condition) in PLAIN:  # CuPy's is an array
         condition = np.full_like(b if type(a) in PLAIN else a, condition, dtype=bool)
     return np.where(condition, a, b)

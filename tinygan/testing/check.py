@@ -117,7 +117,9 @@ class Check:
                 raise GradcheckError(
                     f"gradient of input {k} is NaN at {place} where f is finite",
                     analytic=float("nan"), element=(k, place),
-                    hint="0 * inf or 0 / 0 in the rule; use the limit, or where() on both sides")
+                    hint="0 * inf or 0 / 0 in a rule: use the limit. If it comes from the branch "
+                         "that a where() does not take, where(m, a, sqrt(x)), choose its argument, "
+                         "too: where(m, a, sqrt(where(m, 1, x)))")
         size = np.max(np.abs(g), initial=0, where=np.isfinite(g))
         if not np.allclose(g, problem.vjp(v), 0, 64 * problem.eps * size, equal_nan=True):
             raise GradcheckError("the rule gives different gradients when called twice",

@@ -182,12 +182,7 @@ def gradients_of(outputs: list[Any], inputs: list[Tensor], cotangents: Sequence[
     for y, v in zip(outputs, cotangents):
         if not isinstance(y, Tensor):
             continue
-        try:
-            contributions = grad(y, inputs, create_graph, cotangent=v)
-        except ValueError as problem:
-            if "does not depend on any" not in str(problem):
-                raise
-            continue
+        contributions = grad(y, inputs, create_graph, cotangent=v, allow_unreached=True)
         totals = [c if t is None else t + c for t, c in zip(totals, contributions)]
     for k, x in enumerate(inputs):
         if totals[k] is None:
