@@ -316,7 +316,9 @@ class Primitive:
         for slot, x in enumerate(inputs[:self.slots]):
             if unreal(x):
                 return TypeError(f"{self.name}: argument {slot} is {unreal(x)}")
-        given = [f"{x.dtype} {x.shape}" if hasattr(x, "dtype") else f"{x!r:.60}" for x in inputs]
+        given = [f"{x.dtype} {x.shape}" + f" on device {backend.device_of(value_of(x))}"
+                 * backend.on_gpu(value_of(x)) if hasattr(x, "dtype") else f"{x!r:.60}"
+                 for x in inputs]
         given += [f"{name}={value!r:.60}" for name, value in statics.items()]
         if type(error) is IndexError and self.name == "getitem":  # NumPy's text says which
             return IndexError(f"getitem: {error} (given {', '.join(given)})")
