@@ -535,7 +535,7 @@ def test_runs_of_earlier_versions_have_a_report_as_far_as_their_record_goes(name
     assert (found["kind"] is None) == ("no moments" in found["caption"]) == (not found["steps"])
 
 
-@pytest.mark.parametrize("fault", [ZeroDivisionError("x"), MemoryError()])
+@pytest.mark.parametrize("fault", [ZeroDivisionError("x"), MemoryError(), PermissionError("x")])
 def test_a_report_that_cannot_be_made_costs_the_run_a_note(fault, folder, plain, capsys,
                                                            monkeypatch):
     def fails(*arguments):

@@ -126,18 +126,20 @@ def write_report(gan: GAN, path: str | os.PathLike[str], about: dict[str, Any], 
     """report.html, whole or not at all."""
     from . import page
 
-    text = page.page(gan, about, ideal)
-    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+    text = page.page(gan, about, ideal).encode()
+    checkpoint.write_atomically(path, lambda file: file.write(text))
 
 
 def try_report(gan: GAN, folder: Path, about: dict[str, Any], ideal: Scores) -> None:
     """The report of a run that has ended; one that cannot be made costs the run a note, no more."""
     try:
-        write_report(gan, folder / "report.html", about, ideal)
-    except OSError:  # the disk's fault, which is told like that of any other file
-        raise
+        from . import page
+
+        text = page.page(gan, about, ideal).encode()
     except Exception as error:
         note(f"the report could not be made: {type(error).__name__}: {error}")
+        return
+    checkpoint.write_atomically(folder / "report.html", lambda file: file.write(text))
 
 
 def show(address: str) -> None:
