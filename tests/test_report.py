@@ -506,9 +506,22 @@ def test_a_run_leaves_its_report_and_the_command_writes_it_again(folder, capsys)
     assert "again.html" in capsys.readouterr().out
     again = Reader(open("again.html").read())
     assert again.data == first.data
+    assert main(["report", str(folder), "-o", "film.gif"]) == 0
+    assert main(["report", str(folder), "-o", "again.gif"]) == 0
+    assert Path("film.gif").read_bytes() == Path("again.gif").read_bytes()
+    assert Image.open("film.gif").n_frames == 9 and Path("film.gif").stat().st_size < 1.5e6
     for wrong in ("x.png", "x", ""):
         assert main(["report", str(folder), "-o", wrong]) == 2
     assert main(["report", "nothing"]) == 4
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_film_alone_is_of_points_in_a_plane(trained, source, capsys):
+    trained(source).save("gan.npz")
+    plane = source in ("ring", "plane", "five")
+    assert main(["report", "gan.npz", "-o", "film.gif"]) == (0 if plane else 2)
+    assert Path("film.gif").exists() == plane
+    assert ("points in a plane" in capsys.readouterr().err) == (not plane)
 
 
 def test_a_report_without_the_data_says_what_is_missing(folder, capsys, tmp_path):

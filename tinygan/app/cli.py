@@ -115,7 +115,8 @@ COMMANDS: dict[str, tuple[str, list[Option]]] = {
         DEVICE_OPTION]),
     "report": ("Write the report of a run: its film, curves, scores, and what to try next.", [
         RUN,
-        _option("-o", metavar="FILE", help="FILE.html (default: report.html in the run's folder)"),
+        _option("-o", metavar="FILE", help="FILE.html (default: report.html in the run's folder); "
+                                         "FILE.gif: the film alone, of points"),
         DEVICE_OPTION]),
     "watch": ("Serve the growing report of a run that trains to browsers of this machine.", [
         _option("path", metavar="RUN", help="the folder of a run"),

@@ -363,9 +363,18 @@ def write_report(options: argparse.Namespace) -> int:
     path = Path(options.path)
     folder = path if os.path.isdir(path) else path.parent
     target = folder / "report.html" if options.o is None else Path(options.o)
-    if target.suffix.lower() != ".html":
-        raise CommandError(USAGE, f"-o {options.o}: the name must end in .html")
+    if target.suffix.lower() not in (".html", ".gif"):
+        raise CommandError(USAGE, f"-o {options.o}: the name must end in .html or .gif")
     gan, ideal = open_at_hand(path, options.device)
+    if target.suffix.lower() == ".gif":
+        from . import plots
+
+        record = gan.run_.record
+        if "manifold" not in record.kinds or not record.moments:
+            raise CommandError(USAGE, "a film as a GIF is made of moments of points in a plane")
+        plots.save_gif(plots.film(record, gan.run_.config.steps), target)
+        print(f"film written to {target}")
+        return 0
     report.write_report(gan, target, files.read_json(folder), ideal)
     print(f"report written to {target}")
     return 0

@@ -228,6 +228,41 @@ def save_gif(frames: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None
 # ------------------------------------------------------------------------------------- points
 
 
+@default_style
+def film(kept: record.Record, steps: int) -> list[np.ndarray]:
+    """Frames (h, w, 3) uint8 of a run on points in a plane: critic's levels and pushes, points."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 4.4), dpi=100)
+    canvas, axes, frames = FigureCanvasAgg(figure), figure.add_axes((0.01, 0.01, 0.98, 0.935)), []
+    real = kept.constants["real"].astype(float)
+    box = record.frame(real)
+    colors = LinearSegmentedColormap.from_list("levels", ["#c9a8d1", "#f7f7f7", "#a2d3a0"])
+    scores = [low + moment["scores"] / 255 * (high - low) for moment in kept.moments
+              if "scores" in moment for low, high in [moment["range"].astype(float)]]
+    scores = [own - np.median(own) for own in scores]
+    most = np.median([np.quantile(np.abs(own), 0.98) for own in scores] or [1.0]) or 1.0
+    places = [np.linspace(*side, 2 * record.CELLS + 1)[1::2] for side in box]  # middles of cells
+    for k, moment in enumerate(kept.moments):
+        axes.clear()
+        made, arrows = moment["points"].astype(float), moment.get("arrows")
+        if scores:
+            axes.contourf(*places, np.clip(scores[k] / most, -1, 1), np.linspace(-1, 1, 14),
+                          cmap=colors)
+        axes.scatter(*real.T, s=22, c=REAL, alpha=0.8, linewidths=0)
+        if arrows is not None:
+            axes.quiver(*made[:len(arrows)].T, *arrows.astype(float).T, color=THIRD, width=0.004,
+                        scale=25, scale_units="width")
+        axes.scatter(*made.T, s=5, c=GENERATED, linewidths=0)
+        axes.set(xlim=box[0], ylim=box[1], xticks=[], yticks=[], aspect="equal",
+                 title=f"step {int(moment['steps']):,} of {steps:,}")
+        canvas.draw()
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return frames + frames[-1:] * 20  # the end stays a while
+
+
 def _points(axes: Axes, data: DataSet, samples: Any, critic: Critic | None = None,
             framed: np.ndarray | None = None) -> Show:
     """Samples over real points, in a frame made for the samples or for the points ``framed``."""
