@@ -244,18 +244,19 @@ def film(kept: record.Record, steps: int) -> list[np.ndarray]:
               if "scores" in moment for low, high in [moment["range"].astype(float)]]
     scores = [own - np.median(own) for own in scores]
     most = np.median([np.quantile(np.abs(own), 0.98) for own in scores] or [1.0]) or 1.0
-    places = [np.linspace(*side, 2 * record.CELLS + 1)[1::2] for side in box]  # middles of cells
+    middles = (np.arange(record.CELLS) + 0.5) / record.CELLS  # of cells
+    places = [low + middles * (high - low) for low, high in box]
     for k, moment in enumerate(kept.moments):
         axes.clear()
         made, arrows = moment["points"].astype(float), moment.get("arrows")
         if scores:
             axes.contourf(*places, np.clip(scores[k] / most, -1, 1), np.linspace(-1, 1, 14),
                           cmap=colors)
-        axes.scatter(*real.T, s=22, c=REAL, alpha=0.8, linewidths=0)
+        axes.scatter(real[:, 0], real[:, 1], s=22, c=REAL, alpha=0.8, linewidths=0)
         if arrows is not None:
             axes.quiver(*made[:len(arrows)].T, *arrows.astype(float).T, color=THIRD, width=0.004,
                         scale=25, scale_units="width")
-        axes.scatter(*made.T, s=5, c=GENERATED, linewidths=0)
+        axes.scatter(made[:, 0], made[:, 1], s=5, c=GENERATED, linewidths=0)
         axes.set(xlim=box[0], ylim=box[1], xticks=[], yticks=[], aspect="equal",
                  title=f"step {int(moment['steps']):,} of {steps:,}")
         canvas.draw()
