@@ -118,12 +118,12 @@ def _check_widths(name: str, *widths: int) -> None:
         raise ValueError(f"{name}: expected widths, whole numbers of at least 1, got {widths}")
 
 
-def _check_input(name: str, x: Operand, expected: str, fits: Callable[[Any], bool]) -> None:
-    """An error unless x is an array whose shape fits."""
+def _check_input(name: str, x: Operand, expected: str, axis: int = 0, d: int = 0) -> None:
+    """An error unless x is an array of examples, with length d along an axis if d is given."""
     shape = getattr(x, "shape", ())
-    if not fits(shape):
+    if not shape or d and (len(shape) < 2 or shape[axis] != d):
         given = shape if hasattr(x, "shape") else kind_of(x)
-        raise ValueError(f"{name}: expected input of shape {expected}, got {given}")
+        raise ValueError(f"{name}: expected input of shape {expected.format(d)}, got {given}")
     real(name, x)
 
 
@@ -172,8 +172,7 @@ class Dense(Affine):
         self.bias = _zeros_for_bias(bias, d_out, rng, dtype)
 
     def affine(self, x: Operand, weight: Operand) -> Operand:
-        d = weight.shape[0]
-        _check_input("Dense", x, f"(n, {d})", lambda shape: len(shape) > 1 and shape[-1] == d)
+        _check_input("Dense", x, "(n, {})", -1, weight.shape[0])
         y = ops.matmul(x, weight)
         return y if self.bias is None else y + self.bias
 
@@ -293,7 +292,7 @@ class Reshape(Module):
         self.shape = tuple(functional.whole("Reshape", n, -1) for n in shape)
 
     def forward(self, x: Operand) -> Operand:
-        _check_input(type(self).__name__, x, "(n, ...)", bool)
+        _check_input(type(self).__name__, x, "(n, ...)")
         return ops.reshape(x, (x.shape[0], *self.shape))
 
 
@@ -332,8 +331,7 @@ class BatchNorm(Module):
 
     def forward(self, x: Operand) -> Operand:
         d = self.gamma.size
-        _check_input("BatchNorm", x, f"(n, {d}) or (n, {d}, h, w)",
-                     lambda shape: len(shape) > 1 and shape[1] == d)
+        _check_input("BatchNorm", x, "(n, {0}) or (n, {0}, h, w)", 1, d)
         if x.ndim == 2:
             return self.normalized(x)
         last = ops.transpose(x, (0, *range(2, x.ndim), 1))
@@ -371,8 +369,7 @@ class LayerNorm(Module):
         self.beta = Tensor(backend.zeros((d,), dtype, device))
 
     def forward(self, x: Operand) -> Operand:
-        d = self.gamma.size
-        _check_input("LayerNorm", x, f"(n, {d})", lambda shape: len(shape) > 1 and shape[-1] == d)
+        _check_input("LayerNorm", x, "(n, {})", -1, self.gamma.size)
         return functional.layer_norm(x, self.gamma, self.beta, self.eps)
 
 

@@ -173,8 +173,8 @@ def unreal(x: Any) -> str:
     if isinstance(x, Tensor) or type(x) in PLAIN:
         return ""
     if backend.is_array(x):
-        wrong = f"an array of dtype {x.dtype} and shape {x.shape}, not of real numbers"
-        return wrong if x.dtype.kind not in "fbiu" else ""
+        return "" if x.dtype.kind in "fbiu" else (
+            f"an array of dtype {x.dtype} and shape {x.shape}, not of real numbers")
     remedy = "; np.asarray makes an array of it" * (hasattr(x, "__array__") or type(x) is list)
     if type(x) in (list, tuple) and any(isinstance(item, Tensor) for item in x):
         remedy = "; functional.stack makes a Tensor of it"
