@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygan as tg
-from tinygan import PRIMITIVES, Tensor, conv, grad, ops
+from tinygan import PRIMITIVES, Tensor, conv, functional, grad, ops
 from tinygan.tensor import Primitive, primitive
 from tinygan.testing import gradcheck
 
@@ -778,3 +778,13 @@ def test_paddings_of_another_form_are_refused(wrong):
 def test_an_axis_of_another_length_is_not_squeezed(axis):
     with pytest.raises(ValueError, match="^squeeze: .*shape .4, 1, 3."):
         tg.functional.squeeze(X, axis)
+
+
+@pytest.mark.parametrize("function", [ops.sum, ops.max, ops.logsumexp, ops.norm, functional.mean,
+                                      functional.softmax], ids=lambda f: f.__name__)
+def test_a_number_is_reduced_along_the_one_axis_it_might_have_as_in_numpy(function):
+    for axis in (0, -1):
+        assert function(tg.Tensor(2.0), axis=axis).data == (1 if function is functional.softmax
+                                                            else 2)
+    with pytest.raises(ValueError, match="axis"):
+        function(tg.Tensor(2.0), axis=1)

@@ -361,8 +361,11 @@ astype.vjp(lambda g, y, x, dtype: astype(g, x.dtype))
 # --------------------------------------------------------------------------------- reductions
 
 def axes_of(axis, ndim):
-    """An ``axis`` argument as a tuple of axes counted from the front. An error for any other."""
-    if axis is None:
+    """An ``axis`` argument as a tuple of axes counted from the front. An error for any other.
+
+    As in NumPy, 0 and -1 name the one axis that a number might have.
+    """
+    if axis is None or ndim == 0 and axis in (0, -1):
         return tuple(range(ndim))
     axes = tuple(range(ndim)[a] for a in (axis if isinstance(axis, tuple) else (axis,)))
     if len(set(axes)) < len(axes):
