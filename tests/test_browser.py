@@ -1,6 +1,7 @@
 """report.html in a real browser; skipped without one (Debian: chromium, chromium-driver)."""
 
 import base64
+import re
 import threading
 import time
 
@@ -99,6 +100,32 @@ def test_the_scrubber_moves_picture_words_row_and_cursors(tab, pages):
         places.append(tab.run("return [...document.querySelectorAll('.cursor')].map("
                               "c => +c.getAttribute('x1'))"))
     assert (np.diff(places, axis=0) > 0).all()
+
+
+def test_the_step_is_shown_with_all_its_digits(tab, pages):
+    tab.open(pages("ring"))
+    row = tab.run("for (const name of ['steps']) run[name] = run[name].map(s => 1001 * s); "
+                  "run.log.step = run.log.step.map(s => 1001 * s); go(59); "
+                  "return document.getElementById('row').rows[0].textContent")
+    assert row == "step70,070"
+
+
+def test_ticks_are_told_apart_and_say_where_they_are(tab, pages):
+    """Labels and what the axis says it leaves out add up to the ticks, for frames near and far."""
+    tab.open(pages("ring"))
+    ends = [(-1.8, 1.8), (1986.7, 2014.3), (1998, 2004), (999.9975, 1000.003), (1e6, 1e6 + 0.004),
+            (-1e12, 3e12), (1e-30, 4e-30), (-3e300, 2e300), (-1e6 - 3, -1e6), (0.1001, 0.1002),
+            (1e16, 1e16 + 2), (1e16, 1e16), (5e15, 5e15 + 1), (0, 1e-320)]
+    found = tab.run("return arguments[0].map(([low, high]) => "
+                    "labelled({low, high, label: 'x1 [data units]'}))", ends)
+    for (low, high), (ticks, label) in zip(ends, found):
+        less = re.fullmatch(r"x1( − (\S+))? \[data units\]", label)[2] or "0"
+        values = [float(text.replace("−", "-")) + float(less) for text, _ in ticks]
+        assert len(ticks) < 14 and all(len(text) < 10 for text, _ in ticks)
+        if high - low > 1e-9 * abs(high) > 1e-310:
+            assert len({text for text, _ in ticks}) == len(ticks) >= 3
+            np.testing.assert_allclose(values, [t for _, t in ticks], rtol=0,
+                                       atol=0.011 * (high - low))
 
 
 @pytest.mark.parametrize("kind, count", [("ring", 5), ("five", 4), ("line", 3), ("vae", 3)])
@@ -220,12 +247,12 @@ def test_the_walk_is_dragged(tab, pages):
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("kind", ["ring", "images"])
 def test_it_fits_a_phone_in_light_and_dark(pages, kind, dark):
-    with browser(size=(360, 640), dark=dark) as phone:
+    with browser(size=(320, 640), dark=dark) as phone:
         phone.open(pages(kind))
         wide, ground, text = phone.run(
             "const s = getComputedStyle(document.body); return [document.documentElement"
             ".scrollWidth, s.backgroundColor, s.color]")
-        assert wide <= 360
+        assert wide <= 320
         light = [sum(map(int, color[4:-1].split(", "))) for color in (ground, text)]
         assert (light[0] < light[1]) == dark and abs(light[0] - light[1]) > 500
         phone.run("go(30)")
@@ -237,6 +264,11 @@ def test_a_growing_report_renews_itself_where_the_reader_stands(tab, monkeypatch
     gan = GAN(**SMALL)
     run, shown = gan.prepare("ring"), []
 
+    def render():
+        if isinstance(shown[-1], Exception):
+            raise shown[-1]
+        return shown[-1]
+
     def grow(until):
         for row in run.train():
             run.stop = row["step"] == until
@@ -244,7 +276,7 @@ def test_a_growing_report_renews_itself_where_the_reader_stands(tab, monkeypatch
         shown.append(page.page(gan, {"exit": None}, {}, live=until < 70))
 
     grow(10)
-    with live.server(lambda: shown[-1]) as server:
+    with live.server(render) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         tab.open(f"http://127.0.0.1:{server.server_port}/")
         assert tab.run(STATE)[2] == 10
@@ -253,6 +285,10 @@ def test_a_growing_report_renews_itself_where_the_reader_stands(tab, monkeypatch
         wait(lambda: tab.run(STATE)[2] == 20)  # at the end, and stays there
         assert tab.run("return document.getElementById('layer-manifold').checked")
         tab.run("go(3)")
+        shown.append(OSError("no room"))
+        lead = "return document.getElementById('lead').textContent"
+        wait(lambda: tab.run(lead) == "no room")  # and asks again
+        assert "503" in tab.log()[0]
         grow(70)
         wait(lambda: tab.run("return run.steps.length") == 60)
         assert tab.run(STATE)[1] == 3 and "step 70" in tab.run(

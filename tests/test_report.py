@@ -10,9 +10,12 @@ import math
 import os
 import re
 import shlex
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,8 +226,19 @@ def test_moments_are_told_in_words(trained):
         found = metrics.mode_coverage(moment["points"], gan.data_.centers, gan.data_.sigma)
         assert words.startswith(f"{found.captured} of 8 modes have points, "
                                 f"{found.high_quality:.0%} of the points")
-    assert "standard deviation across" in content(trained("plane"))["told"][0]
+    assert re.match(r"the points spread over \d+% across, \d+% up of the real ones' standard "
+                    r"deviation[,.]", content(trained("plane"))["told"][0])
     assert "differ by" in content(trained("grey"))["told"][0]
+
+
+@pytest.mark.parametrize("kept, words", [
+    ([1, 0], r"over \d+% across of"), ([0, 1], r"over \d+% up of"), ([1], r"over \d+% of"),
+    ([0, 0], "points are all the same"), ([0], "points are all the same"),
+    ([1, 0, 0], r"over \d+% across of")])
+def test_columns_that_do_not_vary_are_no_measure(kept, words):
+    told = content(GAN(**SMALL).fit(0.1 + cloud(len(kept)) * kept))["told"]
+    assert all(re.search(rf"the (real )?points (spread )?{words}|{words}", text) for text in told)
+    assert max(map(len, told)) < 120
 
 
 # ----------------------------------------------------------------------------------- the curves
@@ -302,6 +316,25 @@ def test_a_page_stands_alone_and_says_what_each_part_is(trained):
         used = set(re.findall(r'\$\("([\w-]+)"\)', script))
         assert {name for name in used if not name.endswith("-")} <= set(ids)
         assert f"numpy{np.__version__}" in read.text and "Seed 0, step 12 of 12" in read.text
+
+
+@pytest.mark.parametrize("about, live, words", [
+    ({}, False, "done"), ({"exit": None}, True, "done"), ({"exit": "done"}, False, "done"),
+    ({"exit": "SIGINT", "steps_done": 12}, False, "ended by: SIGINT"),
+    ({"exit": "done", "steps_done": 1500}, False, "of a run that came to step 1,500, done"),
+    ({"steps_done": "x"}, False, "done"), ({"step": 9}, False, "unfinished"),
+    ({"step": 9, "written": "today"}, True, "in training; written today")])
+def test_a_page_says_how_the_run_stands(trained, about, live, words, monkeypatch):
+    run = trained("ring").run_
+    monkeypatch.setattr(run, "step", about.pop("step", 12))
+    assert page._lead(run, about, live).endswith(f" s of training, {words}.")
+
+
+def test_what_is_known_of_a_run_is_shown_as_words(trained):
+    about = {"blas": ["one 1", "two 2"], "environment": {"A": "1", "B": "x y"}, "ranks": 2,
+             "empty": [], "speed": "fast"}
+    text = Reader(page.page(trained("ring"), about, {})).text
+    assert "seed0blasone 1, two 2environmentA=1, B=x yranks2speedfast\n" in text
 
 
 HOSTILE = ['</script><script>alert(1)</script>', '<img src=x onerror=alert(1)>', '"&\'<b>',
@@ -388,16 +421,20 @@ def good_facts(**changes):
                  real_high=0.04, times=0.75, slope=1.0, critic_loss=-0.1,
                  wasserstein=0.1, earlier=0.2, target=True, entropy=False, modes=8, found=8,
                  lost="", high_quality=0.98, real_quality=0.985, kl=0.001, least=0.12, most=0.13,
-                 equal=0.125, spread=1.0, copies=1.1)
+                 equal=0.125, spread=1.0, copies=1.1,
+                 diverged=False)
     return SimpleNamespace(**found | changes)
 
 
-BAD = [("stands at step 60", dict(step=60)), ("lost: 3", dict(found=7, lost="3")),
+BAD = [("the state of step 60 of 100", dict(step=60)),
+       ("diverged. This is the state of step 60", dict(step=60, diverged=True)),
+       ("lost: 3", dict(found=7, lost="3")),
        ("uneven", dict(kl=0.3, least=0.01)), ("50.0% of the samples", dict(high_quality=0.5)),
-       ("5.0 times", dict(distance=0.2, best=0.2, times=5.0)),
+       ("is 5 times", dict(distance=0.2, best=0.2, times=5.0)),
        ("closer to the data before", dict(distance=0.07, best=0.02)),
        ("less varied", dict(spread=0.3)), ("copies", dict(copies=0.1)),
-       ("slope is 3.00, not 1", dict(slope=3.0)), ("has grown", dict(wasserstein=0.9)),
+       ("slope is 3.00, not 1", dict(slope=3.0)),
+       ("slope is 1e-05: it is flat", dict(slope=1e-5)), ("has grown", dict(wasserstein=0.9)),
        ("tells nearly all", dict(entropy=True, critic_loss=0.01, target=False)),
        ("not finite", dict(broken=0.5))]
 
@@ -438,11 +475,11 @@ def test_what_was_not_measured_is_not_judged():
 def test_facts_are_measured_on_runs(trained, source, method):
     gan = trained(source, method=method)
     bands = yardstick(gan.data_)
-    found = advice.facts(gan.run_, bands, True)
+    found = advice.facts(gan.run_, bands, True, False)
     assert found.distance == gan.run_.columns()["sliced_wasserstein"][-1]
     assert found.spread > 0 and found.copies != found.copies
     assert (found.modes == 8) == (source == "ring") and found.broken == 0
-    without = advice.facts(gan.run_, {}, True)
+    without = advice.facts(gan.run_, {}, True, False)
     assert math.isnan(without.spread) and math.isnan(without.real_high)
     assert advice.advice(gan.run_, bands)
     assert vars(found).keys() | {"lost"} == vars(good_facts()).keys()
@@ -534,9 +571,25 @@ def test_a_report_without_the_data_says_what_is_missing(folder, capsys, tmp_path
     assert main(["report", "."]) == 0
     assert "without the data" in capsys.readouterr().err
     assert json.loads(Reader(open("report.html").read()).data)["kind"] == "plane"
-    for broken in ("", "[1]", "{", '{"exit": {"a": 1}}', "[" * 10**5):
+    for broken in ("", "[1]", "{", '{"exit": {"a": 1}, "steps_done": "9"}', "[" * 10**5):
         (tmp_path / "run.json").write_text(broken)
         assert main(["report", "checkpoint.npz"]) == 0
+
+
+def test_the_report_of_a_run_that_diverged_is_of_the_state_before(folder, tmp_path):
+    """Of the folder; of a file that was named, of that file."""
+    for name in ("checkpoint.npz", "run.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    gan = GAN.load("checkpoint.npz", X=str(folder.parent / "mine.csv"), steps=9)
+    list(gan.run_.train())
+    gan.save("diverged.npz")
+    (tmp_path / "run.json").write_text('{"exit": "training diverged at step 10: x"}')
+    for path, step in (".", 9), ("checkpoint.npz", 8):
+        assert main(["report", path, "-o", "a.html"]) == 0
+        text = Reader(open("a.html").read()).text
+        assert f"step {step} of {step}" in text and "ended by: training diverged at" in text
+        assert "The training diverged" in text and "tinygan explain" in text
+        assert "--steps" not in re.search("(?s)What is good.*Film", text)[0]
 
 
 @pytest.mark.parametrize("name", ["path-length-images", "wgan-gp-ring", "wgan-points"])
@@ -653,7 +706,7 @@ def ask(port, method="GET", path="/", host=None):
 
 @pytest.fixture
 def served():
-    pages = iter(["one", "two", OSError("gone")])
+    pages = iter(["one", "two", OSError("gone"), data.DataError("other"), MemoryError()])
 
     def render():
         found = next(pages)
@@ -674,6 +727,8 @@ def test_the_server_shows_one_page_to_this_machine_alone(served):
     assert ask(served)[:2] == (200, "one")
     assert ask(served, host=f"localhost:{served}")[:2] == (200, "two")
     assert ask(served)[:2] == (503, "gone")
+    assert ask(served)[:2] == (503, "other")
+    assert ask(served)[:2] == (503, "MemoryError")
     for path in ("/x", "/../run.json", "/checkpoint.npz", "/?a", "http://other/"):
         assert ask(served, path=path)[0] == 404
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"):
@@ -682,6 +737,25 @@ def test_the_server_shows_one_page_to_this_machine_alone(served):
     assert answer.getheader("X-Content-Type-Options") == "nosniff"
     assert answer.getheader("Access-Control-Allow-Origin") is None
     assert answer.getheader("Cross-Origin-Resource-Policy") == "same-origin"
+
+
+def test_a_browser_that_goes_leaves_no_word_on_the_terminal(capfd):
+    def render():
+        asked.wait(10)
+        return "x" * 10**7
+
+    asked = threading.Event()
+    with live.server(render) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        for text in (b"GET / HTTP/1.0\r\nHost: localhost:%d\r\n\r\n" % made.server_port, b"GE"):
+            gone = socket.create_connection(("127.0.0.1", made.server_port))
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.sendall(text)
+            time.sleep(0.1)
+            gone.close()  # by a reset
+        asked.set()
+        made.shutdown()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_server_is_not_reached_from_other_machines(monkeypatch):

@@ -28,9 +28,12 @@ class Rule(NamedTuple):
 
 
 RULES = [
-    Rule(lambda f: f.step < f.steps, False,
-         "The run stands at step {step:,} of {steps:,}.",
-         "Let it go on to its end: tinygan train --resume."),
+    Rule(lambda f: f.diverged, False,
+         "The training diverged. This is the state of step {step:,} of {steps:,}.",
+         "A lower --lr; tinygan explain names the operation that gave the first number not finite."),
+    Rule(lambda f: f.step < f.steps and not f.diverged, False,
+         "This is the state of step {step:,} of {steps:,}.",
+         "Let the run go to its end, with tinygan train --resume if it was stopped."),
     # The samples: modes, shares, quality, distance.
     Rule(lambda f: f.found == f.modes, True, "All {modes} modes have samples."),
     Rule(lambda f: f.found < f.modes, False,
@@ -56,7 +59,7 @@ RULES = [
          "The sliced Wasserstein distance to the data, {distance:.3g}, is less than twice the "
          "largest of real data to real data ({real_high:.3g})."),
     Rule(lambda f: f.distance > 2 * f.real_high, False,
-         "The sliced Wasserstein distance to the data, {distance:.3g}, is {times:.1f} times the "
+         "The sliced Wasserstein distance to the data, {distance:.3g}, is {times:,.3g} times the "
          "largest of real data to real data ({real_high:.3g}).",
          "More --steps, a larger --width, or another --lr."),
     Rule(lambda f: f.distance > max(1.5 * f.best, 1.1 * f.real_high), False,
@@ -64,7 +67,8 @@ RULES = [
          "Take that state, which best.npz holds, or lower --lr."),
     Rule(lambda f: f.spread < 0.7, False,
          "The samples are less varied than the data: their spread is {spread:.0%} of it.",
-         "A sign of mode collapse: a larger --batch, a method with a penalty, a smaller --lr."),
+         "More --steps, if there were few; else it is a sign of mode collapse: a larger --batch, a "
+         "method with a penalty, a smaller --lr."),
     Rule(lambda f: f.copies < 0.5, False,
          "The samples lie {copies:.0%} as far from the training data as held-out data do, and "
          "nearer to them than to those: many are copies.",
@@ -72,7 +76,11 @@ RULES = [
     # The game.
     Rule(lambda f: f.target and 0.8 <= f.slope <= 1.25, True,
          "The critic's slope is {slope:.2f}, near 1: W is an estimate of a distance."),
-    Rule(lambda f: f.target and not 0.8 <= f.slope <= 1.25 and f.slope == f.slope, False,
+    Rule(lambda f: f.slope < 1e-3, False,
+         "The critic's slope is {slope:.2g}: it is flat, and the generator learns nothing from it.",
+         "A lower --lr, as long steps can turn off all its rectifiers; of wgan, whose clipped "
+         "weights flatten it, a smaller --depth, or wgan-gp."),
+    Rule(lambda f: f.target and (1e-3 <= f.slope < 0.8 or f.slope > 1.25), False,
          "The critic's slope is {slope:.2f}, not 1: W is a distance in another unit at best.",
          "A larger --penalty holds the slope nearer to 1; so do more critic steps (--n-critic)."),
     Rule(lambda f: f.wasserstein > 1.5 * f.earlier and f.wasserstein > 0.05, False,
@@ -84,28 +92,31 @@ RULES = [
          "the generator learns little from it.",
          "A penalty on the critic (--method r1 or r3gan), or a lower --lr."),
     Rule(lambda f: f.broken > 0, False,
-         "{broken:.0%} of the samples are not finite.",
-         "A lower --lr; tinygan explain, if the run diverged."),
+         "{broken:.0%} of the samples are not finite.", "A lower --lr."),
 ]
 
 
-def advice(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool = True) -> Lines:
+def advice(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool = True,
+           diverged: bool = False) -> Lines:
     """(whether it is good, what is so, what to try next) for each rule that holds; bad first.
 
     yardstick: the scores of real data (low, high), empty where the data are not at hand.
     copies: whether to compare samples with all training data, which takes a second for images.
+    diverged: whether the run did, of whose samples little need be said.
     """
-    found = facts(run, yardstick, copies)
+    found = facts(run, {} if diverged else yardstick, copies, diverged)
     held = sorted((rule for rule in RULES if rule.when(found)), key=lambda rule: rule.good)
     return [(rule.good, rule.words.format(**vars(found)), rule.then) for rule in held]
 
 
-def facts(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool) -> Any:
+def facts(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool,
+          diverged: bool) -> Any:
     """The numbers that the rules look at."""
     game, config, data, log = run.game, run.config, run.game.data, run.columns()
     made = samples.sample(game, samples.SCORED)
     finite = made[np.isfinite(made).all(axis=1)]
-    found = SimpleNamespace(step=run.step, steps=config.steps, broken=1 - len(finite) / len(made))
+    found = SimpleNamespace(step=run.step, steps=config.steps, diverged=diverged,
+                            broken=1 - len(finite) / len(made))
 
     distances, w = log["sliced_wasserstein"], log["w_estimate"]
     low = np.flatnonzero(distances == np.nanmin(distances, initial=np.inf))
@@ -122,7 +133,7 @@ def facts(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool) 
 
     found.modes = found.found = found.high_quality = found.real_quality = found.kl = NAN
     found.least = found.most = found.equal = NAN
-    if data.centers is not None and data.sigma is not None and len(finite):
+    if data.centers is not None and data.sigma is not None and len(finite) and not diverged:
         coverage = metrics.mode_coverage(made, data.centers, data.sigma)
         shares = mode_shares(finite, data.centers)
         lost = metrics.nearest(data.centers, finite)[1][:, 0] > 3 * data.sigma

@@ -365,7 +365,8 @@ def write_report(options: argparse.Namespace) -> int:
     target = folder / "report.html" if options.o is None else Path(options.o)
     if target.suffix.lower() not in (".html", ".gif"):
         raise CommandError(USAGE, f"-o {options.o}: the name must end in .html or .gif")
-    gan, ideal = open_at_hand(path, options.device)
+    last = folder / "diverged.npz"  # of a run that ended in this state
+    gan, ideal = open_at_hand(last if path == folder and last.exists() else path, options.device)
     if target.suffix.lower() == ".gif":
         from . import plots
 

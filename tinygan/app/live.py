@@ -16,11 +16,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ..training import GAN, CheckpointError
+from ..training import GAN
 from . import folder as files
 from . import page, report
 from .cli import say
@@ -45,9 +46,19 @@ class Growing:
                 about = files.read_json(self.folder)
                 gan = GAN.load(self.folder / "checkpoint.npz", device="cpu", X=self.data)
                 self.done = about.get("exit") is not None
+                about["written"] = datetime.fromtimestamp(seen[0] / 1e9, timezone.utc).isoformat(
+                    timespec="seconds")
                 self.text = page.page(gan, about, self.bands, live=not self.done)
                 self.seen = seen
             return self.text
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # an answer is sent to its end
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # the browser has gone: nothing to say
+            super().handle_error(request, client_address)
 
 
 def server(render: Callable[[], str]) -> ThreadingHTTPServer:
@@ -64,9 +75,10 @@ def server(render: Callable[[], str]) -> ThreadingHTTPServer:
                 self.answer(404, "there is one page: /")
             else:
                 try:
-                    self.answer(200, render(), "text/html")
-                except (OSError, CheckpointError) as error:
-                    self.answer(503, str(error))
+                    code, text, kind = 200, render(), "text/html"
+                except Exception as error:  # of whatever kind: there is no page now
+                    code, text, kind = 503, str(error) or type(error).__name__, "text/plain"
+                self.answer(code, text, kind)
 
         def answer(self, code: int, text: str, kind: str = "text/plain") -> None:
             content = text.encode(errors="backslashreplace")
@@ -84,8 +96,7 @@ def server(render: Callable[[], str]) -> ThreadingHTTPServer:
         def log_message(self, *arguments: Any) -> None:
             """Nothing: the terminal is the run's."""
 
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.daemon_threads = False  # an answer is sent to its end
+    made = _Server(("127.0.0.1", 0), Handler)
     return made
 
 

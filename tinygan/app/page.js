@@ -7,6 +7,7 @@ const decoded = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 const color = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const number = x => x == null ? "–" : (Math.abs(x) >= 1e5 || x && Math.abs(x) < 1e-3
   ? x.toExponential(1) : String(+x.toPrecision(3))).replace("-", "−");
+const short = t => /^-?[\d.]{1,6}$/.test(t) ? String(t).replace("-", "−") : number(t);  // of a tick
 const step = n => n.toLocaleString("en");
 
 let run, numbers, image, at = 0, timer = 0, colors, redraws = [];
@@ -33,9 +34,15 @@ function scaled(canvas, height) {  // a canvas as sharp as the screen, measured 
 
 function ticks(low, high, count) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-  const gap = power * [1, 2, 5, 10].find(m => m * power >= raw), found = [];
-  for (let t = Math.ceil(low / gap); t * gap <= high; t++) found.push(+(t * gap).toPrecision(12));
-  return found;
+  const gap = power * [1, 2, 5, 10].find(m => m * power >= raw), first = Math.ceil(low / gap);
+  return Array.from({length: Math.floor(high / gap) - first + 1}, (_, i) => +((first + i) * gap).toPrecision(12));
+}
+
+function labelled({low, high, label}) {  // the ticks of an axis, and its label with what they leave out
+  const found = ticks(low, high, 6), near = (high - low) / 100;
+  const exact = found.every(t => Math.abs(Number(short(t).replace("−", "-")) - t) < near);
+  return exact ? [found.map(t => [short(t), t]), label]
+    : [found.map(t => [number(+(t - found[0]).toPrecision(12)), t]), label.replace(" [", ` − ${found[0]} [`)];
 }
 
 function shown(name) { return $("layer-" + name)?.checked; }
@@ -63,18 +70,18 @@ function paintAxes(context, box, x, y) {
   context.strokeRect(box.left, box.top, box.width, box.height);
   const [across, up] = run.axes, place = (axis, t) => (t - axis.low) / (axis.high - axis.low) * SIDE;
   context.textAlign = "center";
-  for (const t of ticks(across.low, across.high, 6))
-    context.fillText(number(t), x(place(across, t)), box.top + box.height + 17);
-  context.fillText(across.label, box.left + box.width / 2, box.top + box.height + 38);
+  const [below, title] = labelled(across);
+  for (const [text, t] of below) context.fillText(text, x(place(across, t)), box.top + box.height + 17);
+  context.fillText(title, box.left + box.width / 2, box.top + box.height + 38);
   context.textAlign = "right";
   if (!up) return;
-  for (const t of ticks(up.low, up.high, 6))
-    context.fillText(number(t), box.left - 6, y(place(up, t)) + 4);
+  const [beside, name] = labelled(up);
+  for (const [text, t] of beside) context.fillText(text, box.left - 6, y(place(up, t)) + 4);
   context.save();
   context.translate(12, box.top + box.height / 2);
   context.rotate(-Math.PI / 2);
   context.textAlign = "center";
-  context.fillText(up.label, 0, 0);
+  context.fillText(name, 0, 0);
   context.restore();
 }
 
@@ -262,7 +269,7 @@ function go(moment) {
   $("picture").setAttribute("aria-label", told);
   $("told").textContent = told;
   $("row").tBodies[0].innerHTML = Object.keys(run.names).map(name =>
-    `<tr><th scope="row">${run.names[name]}</th><td>${number(known(name, row))}</td></tr>`).join("");
+    `<tr><th scope="row">${run.names[name]}</th><td>${(name === "step" && row >= 0 ? step : number)(known(name, row))}</td></tr>`).join("");
   redraws.forEach(mark => mark(s));
 }
 
@@ -311,7 +318,7 @@ function chart(spec) {
   const inside = v => Math.min(Math.max(y(v), top - 3), bottom + 3), parts = [];
   const rungs = spec.heat?.names ? spec.heat.names.map((n, i) => [n, i + 0.5]) : spec.log
     ? ticks(low, high, 4).filter(Number.isInteger).map(e => ["1e" + e, 10 ** e])
-    : ticks(low, high, 4).map(t => [number(t), t]);
+    : ticks(low, high, 4).map(t => [short(t), t]);
   const thin = Math.ceil(rungs.length / 13);
   if (spec.heat) {
     const {edges, shades, steps} = spec.heat;
@@ -321,7 +328,7 @@ function chart(spec) {
   }
   for (const [text, value] of rungs.filter((_, i) => i % thin === 0))
     parts.push(`${spec.heat ? "" : `<line x1="${left}" x2="${right}" y1="${y(value)}" y2="${y(value)}" stroke="var(--line)"/>`}<text x="${left - 6}" y="${y(value) + 4}" text-anchor="end">${text}</text>`);
-  for (const t of ticks(0, run.total, width < 420 ? 3 : 5))
+  for (const t of ticks(0, run.total, width < 420 ? 3 : 5).filter(Number.isInteger))
     parts.push(`<text x="${x(t)}" y="${height - 6}" text-anchor="middle">${step(t)}</text>`);
   if (spec.band) {
     const [a, b] = spec.band.map(inside);
@@ -410,20 +417,29 @@ function build() {
   go(at);
 }
 
-async function renew() {  // while the run goes on: the page again, where the reader stands
-  try {
-    const text = await (await fetch("")).text(), page = new DOMParser().parseFromString(text, "text/html");
-    if (page.getElementById("data").textContent === $("data").textContent) return;
-    for (const id of ["lead", "advice", "scores", "about", "data"])
-      $(id).innerHTML = page.getElementById(id).innerHTML;
-    const end = at === run.steps.length - 1;
-    if (!("live" in page.body.dataset)) clearInterval(renewal);
-    load($("data").textContent);
-    if (end) at = run.steps.length - 1;
-    start();
-  } catch {
-    $("lead").textContent = "The training has ended, or its server has: report.html in the folder of the run holds the whole.";
-    clearInterval(renewal);
+async function follow() {  // while the run goes on: the page again, where the reader stands
+  let seen = "", live = "live" in document.body.dataset;
+  while (live) {
+    await new Promise(done => setTimeout(done, 2000));
+    try {
+      const answer = await fetch(""), text = await answer.text();
+      if (text === seen) continue;
+      seen = text;
+      if (!answer.ok) {
+        $("lead").textContent = text;
+        continue;
+      }
+      const page = new DOMParser().parseFromString(text, "text/html"), end = at === run.steps.length - 1;
+      live = "live" in page.body.dataset;
+      for (const id of ["lead", "advice", "scores", "about", "data"])
+        $(id).innerHTML = page.getElementById(id).innerHTML;
+      load($("data").textContent);
+      if (end) at = run.steps.length - 1;
+      start();
+    } catch {
+      $("lead").textContent = "The training has ended, or its server has: report.html in the folder of the run holds the whole.";
+      live = false;
+    }
   }
 }
 
@@ -437,7 +453,7 @@ function start() {
 load($("data").textContent);
 at = run.steps.length - 1;
 start();
-const renewal = "live" in document.body.dataset ? setInterval(renew, 2000) : 0;
+follow();
 $("scrubber").oninput = () => go(+$("scrubber").value);
 $("play").onclick = () => play(!timer);
 $("layers").onchange = () => go(at);

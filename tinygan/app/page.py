@@ -50,8 +50,8 @@ def page(gan: GAN, about: Mapping[str, Any], bands: Bands, live: bool = False) -
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
         "hash": f"sha256-{digest}", "live": "data-live" if live else "",
-        "title": _text(title), "lead": _text(_lead(run, about)),
-        "advice": _advice(advice(run, bands, not live)),
+        "title": _text(title), "lead": _text(_lead(run, about, live)),
+        "advice": _advice(advice(run, bands, not live, diverged(about))),
         "scores": _scores(run, bands), "about": _about(gan, about),
         "data": json.dumps(content(gan, bands, live), separators=(",", ":"), allow_nan=False
                            ).replace("<", "\\u003c"),
@@ -82,9 +82,21 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _lead(run: Run, about: Mapping[str, Any]) -> str:
-    ended = about.get("exit") or ("in training" if run.step < run.config.steps else "done")
-    how = ended if ended in ("in training", "done") else f"ended by: {ended}"
+def diverged(about: Mapping[str, Any]) -> bool:
+    """Whether this is how the run ended."""
+    return str(about.get("exit")).startswith("training diverged")
+
+
+def _lead(run: Run, about: Mapping[str, Any], live: bool) -> str:
+    ended, last = about.get("exit"), about.get("steps_done")
+    if ended not in (None, "done"):
+        how = f"ended by: {ended}"
+    elif ended or run.step == run.config.steps:
+        how = "done"
+    else:
+        how = f"in training; written {about.get('written', 'just now')}" if live else "unfinished"
+    if isinstance(last, int) and last != run.step:
+        how = f"of a run that came to step {last:,}, {how}"
     return (f"Seed {run.config.seed}, step {run.step:,} of {run.config.steps:,}, "
             f"{run.seconds:.0f} s of training, {how}.")
 
@@ -126,11 +138,17 @@ def _about(gan: GAN, about: Mapping[str, Any]) -> str:
     rows = [(name, value) for name, value in asdict(gan.run_.config).items() if value is not None]
     for name, value in about.items():
         if name not in left_out and value not in (None, {}, []):
-            words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            rows.append((name, words))
+            rows.append((name, _words(value)))
     list_of = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"
                       for name, value in rows)
     return f"<p>To repeat it: <code>{_text(command(gan))}</code></p><dl>{list_of}</dl>"
+
+
+def _words(value: Any) -> str:
+    """A value of run.json."""
+    if isinstance(value, dict):
+        value = [f"{name}={own}" for name, own in value.items()]
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def command(gan: GAN) -> str:
@@ -224,7 +242,7 @@ def _axes(gan: GAN, box: np.ndarray) -> list[dict[str, Any]]:
 def _told(gan: GAN, points: np.ndarray, box: np.ndarray) -> list[str]:
     """Each moment of the points (moments, n, k) in words."""
     data, real = gan.data_, gan.run_.record.constants["real"].astype(float)
-    told = []
+    told, ways = [], [""] if len(box) == 1 else [" across", " up"]
     for x in points:
         finite = x[np.isfinite(x).all(axis=1)]
         if data.centers is not None and data.sigma is not None:
@@ -232,10 +250,10 @@ def _told(gan: GAN, points: np.ndarray, box: np.ndarray) -> list[str]:
             words = (f"{found.captured} of {len(data.centers)} modes have points, "
                      f"{found.high_quality:.0%} of the points lie within 3 sd of one")
         elif len(finite):
-            shares = finite.std(axis=0) / np.maximum(real.std(axis=0), 1e-30)
-            words = f"the points spread over {shares[0]:.0%} of the real ones' standard deviation"
-            if len(shares) > 1:
-                words += f" across, {shares[1]:.0%} up"
+            spread = ", ".join(f"{of_made / of_real:.0%}{way}" for of_made, of_real, way in zip(
+                finite.std(axis=0), real.std(axis=0), ways) if of_real > 1e-6)
+            words = (f"the points spread over {spread} of the real ones' standard deviation"
+                     if spread else "the real points are all the same")
         else:
             words = "no point is finite"
         outside = np.sum((finite < box[:, 0]).any(axis=1) | (finite > box[:, 1]).any(axis=1))

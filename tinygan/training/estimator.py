@@ -318,7 +318,9 @@ class GAN:
         gan.source_, gan.images_ = gan.source_ or described["source"], images
         if not (np.array_equal(gan.data_.mean, mean) and np.array_equal(gan.data_.scale, scale)):
             kind = ValueError if X is None else data.DataError
-            raise kind(f"{X}: not the data that this GAN was trained on (another mean or scale)")
+            given = X if isinstance(X, (str, os.PathLike)) else gan.data_.name
+            raise kind(f"{given}: not the data that this GAN was trained on "
+                       "(another mean or scale)")
         run.load_state_dict(arrays, header["values"])
         return gan
 
