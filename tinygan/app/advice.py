@@ -30,7 +30,7 @@ class Rule(NamedTuple):
 RULES = [
     Rule(lambda f: f.diverged, False,
          "The training diverged. This is the state of step {step:,} of {steps:,}.",
-         "A lower --lr; tinygan explain names the operation that gave the first number not finite."),
+         "A lower --lr; tinygan explain names the operation in which it began."),
     Rule(lambda f: f.step < f.steps and not f.diverged, False,
          "This is the state of step {step:,} of {steps:,}.",
          "Let the run go to its end, with tinygan train --resume if it was stopped."),

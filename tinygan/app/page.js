@@ -42,7 +42,7 @@ function labelled({low, high, label}) {  // the ticks of an axis, and its label 
   const found = ticks(low, high, 6), near = (high - low) / 100;
   const exact = found.every(t => Math.abs(Number(short(t).replace("−", "-")) - t) < near);
   return exact ? [found.map(t => [short(t), t]), label]
-    : [found.map(t => [number(+(t - found[0]).toPrecision(12)), t]), label.replace(" [", ` − ${found[0]} [`)];
+    : [found.map(t => [short(+(t - found[0]).toPrecision(6)), t]), label.replace(" [", ` − ${found[0]} [`)];
 }
 
 function shown(name) { return $("layer-" + name)?.checked; }
@@ -51,7 +51,7 @@ function paint() {
   const canvas = $("picture");
   if (run.kind === "images") { paintImages(canvas); return; }
   const [context, width, height] = scaled(canvas, w => run.kind === "line" ? 0.6 * w : w);
-  const box = {left: 52, top: 4, width: width - 56, height: height - 48};
+  const box = {left: 64, top: 4, width: width - 68, height: height - 48};
   const x = u => box.left + u / SIDE * box.width, y = v => box.top + (1 - v / SIDE) * box.height;
   context.save();
   context.beginPath();
