@@ -25,7 +25,7 @@ STANDS_ON = {"losses": set(ORDER[:7]), "optim": {"backend", "tensor"},
              "program": {"backend", "tensor"}, "data": {"backend"}, "metrics": {"backend"},
              "testing": set(CORE)}
 ROOMS = {  # the files of each folder, likewise
-    "data": ["dataset", "toy", "files", "images", "sources"],
+    "data": ["dataset", "toy", "files", "tables", "images", "sources"],
     "training": ["checkpoint", "distributed", "networks", "game", "likelihood", "methods",
                  "samples", "record", "run", "evaluation", "diagnosis", "estimator"],
     "testing": ["report", "ridders", "rounding", "problem", "slopes", "explain", "check", "orders",
@@ -41,7 +41,7 @@ OUTSIDE = {"cupy": {"backend"}, "threadpoolctl": {"app.process"},
            "matplotlib": {"app.plots", "data.images"}, "PIL": {"app.plots", "data.images"},
            "sklearn": {"data.images", "training.estimator"}, "hypothesis": {"testing.strategies"},
            "mpi4py": {"training.distributed"}, "torch": {"testing.adapters"},
-           "jax": {"testing.adapters"}}
+           "jax": {"testing.adapters"}, "pandas": {"data.tables"}}
 # (numpy and the standard library may be anywhere)
 
 

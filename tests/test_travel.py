@@ -145,6 +145,7 @@ MAKE = {
     metrics.PRDC: lambda: metrics.prdc(X, X + 0.1, k=3),
     metrics.Memorization: lambda: metrics.memorization(X[:5], X[5:20], X[20:]),
     metrics.Interval: lambda: metrics.bootstrap(np.mean, [X], rng()),
+    data.Columns: lambda: data.points(np.eye(3), names=["a", "", 7]).table,
     data.DataSet: lambda: data.image_array(np.random.default_rng(0).random((24, 3, 8, 8))),
     data.DataError: lambda: data.DataError("no data"),
     record.Record: recorded, distributed.Ranks: distributed.Ranks,

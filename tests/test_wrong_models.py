@@ -36,7 +36,7 @@ FINE = {  # header values among ODD with which a file is another, possible model
     "steps": (BIG,), "seconds": (BIG, 1.5), "step": (BIG,), "average_updates": (BIG,),
     "name": ("x", "\x1b[2J"), "source": ("x", None, "\x1b[2J"), "data_dir": ("x", None, "\x1b[2J"),
     "size": (BIG, 10**30, 10**400, -1, None), "shape": (None,),
-    "channels": (BIG, 10**30, 10**400, -1, None)}
+    "channels": (BIG, 10**30, 10**400, -1, None), "columns": ("x", None, "\x1b[2J")}
 
 
 def models():
@@ -63,8 +63,8 @@ def changed(header, arrays):
                     possible = FINE.get(name, ())
                     fine = any(value is x for x in possible)
                     fine |= not isinstance(value, (float, bool)) and value in possible
-                    yield (f"{name} {value!r:.20}",
-                           None if fine or value is KeyError and section == "config" else False,
+                    older = value is KeyError and (section == "config" or name == "columns")
+                    yield (f"{name} {value!r:.20}", None if fine or older else False,
                            other, arrays)
     for name, a in arrays.items():
         free = name == "history" or name.startswith("moments/")

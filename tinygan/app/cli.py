@@ -67,6 +67,8 @@ TRAIN = [
             help="where the files of mnist or fashion-mnist are (nothing is downloaded)"),
     _number("--size", "N", "side in pixels of a folder's pictures, 8 to 64 (default: 28)"),
     _number("--channels", "N", "1 for a folder's pictures in grey, 3 in colour (default: 1)"),
+    _option("--columns", metavar="LIST", help="those of a table to use, by name or number: a,b or "
+                                              "1-3,7 (default: all)"),
     _option("--net", metavar="NAME", help="mlp (the default), or conv: convolutions, for images"),
     _option("--method", metavar="NAME",
             help="wgan-gp (the default), gan, minimax, lsgan, hinge, sngan, noise, wgan, r1, "
@@ -103,6 +105,8 @@ COMMANDS: dict[str, tuple[str, list[Option]]] = {
         _option("--seed", type=int, default=0, metavar="S",
                 help="same seed, same samples (default: 0)"),
         _option("-o", required=True, metavar="FILE", help="FILE.png, .npy, .npz or .csv"),
+        _option("--bounded", action="store_true",
+                help="keep every number of a point within its column's range in the training data"),
         DEVICE_OPTION]),
     "walk": ("Animate a generator's samples along a path through its latent space.", [
         RUN,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..data import DataError
+from ..data import DataError, write_table
 from ..training import (COLUMNS, GAN, METHODS, CheckpointError, Config, Diverged, Run, checkpoint,
                         diagnosis, distributed, evaluation, samples, yardstick)
 from ..training import run as runs
@@ -43,7 +43,7 @@ def train(options: argparse.Namespace) -> int:
     gan = GAN(**given, device=options.device, eager=options.eager, comm=distributed.world().comm)
     # Raises for unusable options, device and data, before anything else happens.
     gan.prepare(options.data or "ring", data_dir=options.data_dir, size=options.size,
-                channels=options.channels, report=report.note)
+                channels=options.channels, columns=options.columns, report=report.note)
     unused = [name for name in ("n_critic", "depth", "latent")
               if name in given and getattr(gan.run_.config, name) is None]
     if unused:
@@ -295,17 +295,18 @@ def sample(options: argparse.Namespace) -> int:
         raise CommandError(USAGE, f"-o {options.o}: images go into .png, .npy or .npz")
     if kind == ".png" and not shape:
         gan = open_with_data(path, device=options.device)  # the samples are drawn over them
-    made = gan.sample(options.n, options.seed)
+    made = gan.sample(options.n, options.seed, bounded=options.bounded)
     if kind == ".png":
         write_picture(made, gan, options)
     else:
         write = {".npy": np.save, ".npz": lambda file, array: np.savez(file, samples=array),
-                 ".csv": lambda file, array: np.savetxt(file, array, delimiter=",", fmt="%.9g")}
+                 ".csv": lambda file, array: write_table(file, array, gan.data_.table)}
         checkpoint.write_atomically(target, lambda file: write[kind](file, made))
     what = f"samples of dimension {made.shape[1]}"
     if shape:
         what = f"images of {'x'.join(map(str, shape))}"
-    print(f"{len(made)} {what} written to {options.o}")
+    print(f"{len(made)} {what} written to {options.o}"
+          + ", within the range of the training data" * options.bounded)
     return 0
 
 

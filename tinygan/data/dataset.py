@@ -16,6 +16,29 @@ Rows = Callable[[np.ndarray], np.ndarray]  # indices -> (n, dim) float32, networ
 
 
 @dataclass(frozen=True, eq=False)
+class Columns:
+    """What the columns of points are called, and what numbers are in them."""
+
+    names: tuple[Any, ...] | None  # as in the header of a table; None without one
+    whole: np.ndarray  # (dim,) bool: whole numbers only
+    low: np.ndarray  # (dim,) float64: the least number in the training part
+    high: np.ndarray  # (dim,) float64: the largest
+
+    def fitted(self, x: np.ndarray, bounded: bool = False) -> np.ndarray:
+        """Samples (n, dim) with whole numbers where there are no others, and constants exact.
+
+        If ``bounded``, every number is moved into its column's range, ``low`` to ``high``.
+        """
+        x = np.where(self.whole, np.rint(x) + 0.0, x)  # without a minus before 0
+        return np.clip(x, self.low, self.high, out=x, where=(self.low == self.high) | bounded)
+
+    def split(self, x: np.ndarray) -> list[np.ndarray]:
+        """The columns of samples: int64 of whole numbers that all fit into it, else float64."""
+        fit = self.whole & (np.abs(x) < 2**53).all(axis=0)
+        return [x[:, k].astype(np.int64) if fit[k] else x[:, k] for k in range(x.shape[1])]
+
+
+@dataclass(frozen=True, eq=False)
 class DataSet:
     """A distribution to learn, in the networks' units: data units = networks' units * scale + mean.
 
@@ -36,6 +59,7 @@ class DataSet:
     split: Mapping[str, np.ndarray] | None = None  # of finite data: part -> indices
     at: Rows | None = None  # of finite data: their points
     reading: str = ""  # what a reader took the numbers for, if there was a choice
+    table: Columns | None = None  # of points that are rows of an array or of a table
 
     @property
     def all_seen(self) -> bool:
@@ -67,6 +91,16 @@ class DataSet:
     def to_data_units(self, x: Any) -> np.ndarray:
         """x * scale + mean: (n, dim) -> (n, dim) float64, as a large mean needs its digits."""
         return backend.to_numpy(x) * self.scale + self.mean
+
+    def to_samples(self, x: Any, bounded: bool = False) -> np.ndarray:
+        """Generated points in the form of the data: images, or numbers as the columns have them.
+
+        (``Columns.fitted``; what has neither images nor columns comes back in data units.)
+        """
+        if self.shape is not None:
+            return self.to_images(x)
+        x = self.to_data_units(x)
+        return x if self.table is None else self.table.fitted(x, bounded)
 
     def to_images(self, x: Any) -> np.ndarray:
         """(..., dim) in the networks' units -> (..., c, h, w) uint8; NaN becomes black."""

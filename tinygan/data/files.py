@@ -6,10 +6,11 @@ import csv
 import io
 import math
 import os
+import re
 import stat
 import warnings
 from array import array as flat_array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -18,10 +19,12 @@ import numpy as np
 from numpy.lib import format as npy
 
 from .. import backend
-from .dataset import DataSet, finite, split_of
+from .dataset import Columns, DataSet, finite, split_of
 
 T = TypeVar("T")
-Read = tuple[np.ndarray, str]  # the numbers in a file, and what they were taken for
+# The numbers in a file, what they were taken for, and the columns' names, if it has a header
+Read = tuple[np.ndarray, str, list[str] | None]
+TABLES = (".csv", ".tsv", ".txt")
 MOST_HEADER = 10_000  # bytes of the text before an array in NumPy's format
 SUSPICIOUS = 2**24  # bytes of inflated data
 
@@ -30,18 +33,22 @@ class DataError(ValueError):
     """Unusable data: one line that names the file, the row or shape, the cause and the remedy."""
 
 
-def points(array: Any, name: str = "points") -> DataSet:
+def points(array: Any, name: str = "points", names: Sequence[Any] | None = None) -> DataSet:
     """The data set of the rows of an array (n, d) with n >= 2, d >= 1; (n,) counts as (n, 1).
 
     Every column is standardized, x -> (x - mean) / standard deviation (divisor n), with those of
     the training rows (``split_of``); a column that is constant there is only centred (scale 1).
-    Raises DataError for anything but finite real numbers of such a shape.
+    ``names`` are those of the columns, if they have any. Raises DataError for anything but finite
+    real numbers of such a shape.
     """
     values = _real_rows(array, name)
+    if names is not None and len(names) != values.shape[1]:
+        raise DataError(f"{name}: {len(names)} names for {values.shape[1]} columns")
     split = split_of(len(values))
     seen = values[split["train"]]
     with np.errstate(over="ignore", invalid="ignore"):
-        constant = seen.max(axis=0) == seen.min(axis=0)
+        low, high = seen.min(axis=0), seen.max(axis=0)
+        constant = low == high
         mean = np.where(constant, seen[0], seen.mean(axis=0))
         # Divided by the farthest, squares stay in the range of float64
         farthest = np.where(constant, 1.0, np.abs(seen - mean).max(axis=0))
@@ -53,7 +60,9 @@ def points(array: Any, name: str = "points") -> DataSet:
         raise DataError(f"{name}: column {np.argmin(usable)} (counted from 0) holds numbers too "
                         f"large to standardize (up to {np.abs(values).max():.3g}); rescale them")
     rows = partial(np.take, standardized, axis=0)
-    return finite(name, values.shape[1], split, rows, mean, scale)
+    whole = (np.rint(values) == values).all(axis=0)
+    table = Columns(None if names is None else tuple(names), whole, low, high)
+    return finite(name, values.shape[1], split, rows, mean, scale, table=table)
 
 
 def _real_rows(array: Any, name: str) -> np.ndarray:
@@ -94,9 +103,14 @@ def read(path: Path) -> np.ndarray:
     return interpreted(path)[0]
 
 
-def interpreted(path: Path) -> tuple[np.ndarray, str]:
-    """``read``, and the ``DataSet.reading``."""
-    return guarded(READERS[kind(path)], path)
+def interpreted(path: Path, columns: str | None = None) -> Read:
+    """``read``, with the ``DataSet.reading`` and the names in the header.
+
+    ``columns``, like "a,b" or "1-3,7", chooses those of a table: names, numbers from 1, or ranges.
+    """
+    if columns is None:
+        return guarded(READERS[kind(path)], path)
+    return guarded(partial(_read_table, columns=columns), path)
 
 
 def guarded(read: Callable[[Path], T], path: Path) -> T:
@@ -142,7 +156,7 @@ def refuse_bomb(where: object, inflated: int, held: int) -> None:
 
 def _read_npy(path: Path) -> Read:
     with path.open("rb") as stream:
-        return _read_array(stream, path.stat().st_size, str(path)), ""
+        return _read_array(stream, path.stat().st_size, str(path)), "", None
 
 
 def _read_npz(path: Path) -> Read:
@@ -162,7 +176,7 @@ def _read_npz(path: Path) -> Read:
             raise DataError(f"{where}: cut off; save it again")
         refuse_bomb(where, member.file_size, member.compress_size)
         with archive.open(member) as stream:
-            return _read_array(stream, member.file_size, where), ""
+            return _read_array(stream, member.file_size, where), "", None
 
 
 def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
@@ -188,7 +202,7 @@ def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     return npy.read_array(stream, allow_pickle=False)
 
 
-def _read_table(path: Path) -> Read:
+def _read_table(path: Path, columns: str | None = None) -> Read:
     """The numbers in a text of one point a line: columns separated by commas, semicolons, tabs."""
     stream, packed = unpacked(path)
     with stream:
@@ -196,48 +210,111 @@ def _read_table(path: Path) -> Read:
             refuse_bomb(path, stream.tell(), path.stat().st_size)
         stream.seek(0)
         try:
-            return _parse(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), path)
+            return _parse(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), path, columns)
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: damaged, or text in another encoding (Latin-1, UTF-16); "
                             "save it as CSV in UTF-8") from error
 
 
-def _parse(text: IO[str], path: Path) -> Read:
-    numbers, columns, nameless, unlikely = flat_array("d"), 0, False, None
+def _parse(text: IO[str], path: Path, chosen: str | None) -> Read:
+    numbers, names, width, nameless, unlikely = flat_array("d"), None, 0, False, None
+    taken: Sequence[int] = ()  # the columns that are read
+    words: dict[int, tuple[int, str]] = {}  # those of text: the first line, and what it holds
     header, lines = _table_lines(text)
 
     def refuse(line: int, column: int, word: str) -> DataError:
         what = f"{word[:40]!r} is not a finite number" if word else "is empty"
+        hint = "between columns: commas, semicolons or tabs"
+        if line == 1 and word:
+            hint = "if it is the header: put all names into quotes"
         return DataError(f"{path}: line {line}, column {column + 1}: {what}; fill or remove such "
-                         "lines (between columns: commas, semicolons or tabs)")
+                         f"lines ({hint})")
 
     for line, fields in lines:
-        if columns and len(fields) != columns:
+        if width and len(fields) != width:
             raise DataError(f"{path}: line {line} has {len(fields)} values, "
-                            f"the lines before have {columns}")
-        values = [_number(field) for field in fields]
-        first, columns = not columns, len(fields)
-        if first:
-            nameless = columns > 1 and not fields[0].strip()
-            if header or all(value is None for value in values):
-                continue
-            if nameless and None not in values[1:]:
+                            f"the lines before have {width}")
+        values = [number(field) for field in fields]
+        if not width:
+            width, nameless = len(fields), len(fields) > 1 and not fields[0].strip()
+            if not header and nameless and None not in values[1:]:
                 unlikely = refuse(line, 0, "")  # a header, if an index stands below the first cell
+            if header or unlikely or all(value is None for value in values):
+                names = fields
+            taken = range(width) if chosen is None else _chosen(chosen, names, width, path)
+            if names:
                 continue
-        for column, value in enumerate(values):
-            if value is None or not math.isfinite(value):
+        if not numbers:
+            words = {column: (line, fields[column].strip()) for column in taken
+                     if values[column] is None and fields[column].strip()}
+        for column in taken:
+            value = values[column]
+            if column in words:
+                if value is not None:
+                    raise refuse(*words[column][:1], column, words[column][1])
+                value = math.nan
+            elif value is None or not math.isfinite(value):
                 raise refuse(line, column, fields[column].strip())
             numbers.append(value)
     if not numbers:
-        what = "has a header but no points" if columns else "is empty"
+        what = "has a header but no points" if width else "is empty"
         raise DataError(f"{path}: {what}; expected one point a line")
-    array = np.array(numbers).reshape(-1, columns)
+    if words:
+        column = next(iter(words))
+        if len(words) == len(taken):
+            raise refuse(words[column][0], column, words[column][1])
+        raise _text_refused(path, words, taken, names)
+    array = np.array(numbers).reshape(-1, len(taken))
+    if chosen is not None:
+        return (array, f"{len(taken)} of {width} columns",
+                names and [names[column] for column in taken])
     start = array[0, 0]  # of an index: 0 if pandas wrote it, 1 if R did
     if nameless and start in (0, 1) and np.array_equal(array[:, 0], start + np.arange(len(array))):
-        return array[:, 1:], "index column without a name left out"
+        return array[:, 1:], "index column without a name left out", names and names[1:]
     if unlikely:
         raise unlikely
-    return array, ""
+    return array, "", names
+
+
+def _chosen(asked: str, names: list[str] | None, width: int, path: Path) -> list[int]:
+    """The columns, counted from 0, that are asked for."""
+    known, taken = [name.strip() for name in names or []], []
+    for word in map(str.strip, next(csv.reader(io.StringIO(asked, newline="")), [])):
+        span = re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", word)
+        first, last = (int(span[1]), int(span[2] or span[1])) if span else (0, 0)
+        if known.count(word) > 1:
+            raise DataError(f"{path}: {known.count(word)} columns are called {word[:40]!r}; choose "
+                            "by number, counted from 1")
+        if word in known:
+            taken.append(known.index(word))
+        elif 1 <= first <= last <= width:
+            taken.extend(range(first - 1, last))
+        else:
+            few = ", ".join(name[:20] for name in known[:8]) + ", ..." * (len(known) > 8)
+            raise DataError(f"{path}: no column {word[:40]!r}; choose by name or from 1 to {width}"
+                            + f": {few}" * bool(known))
+    if not 0 < len(set(taken)) == len(taken):
+        raise DataError(f"{path}: --columns names {'a column twice' if taken else 'no column'}")
+    return taken
+
+
+def _text_refused(path: Path, words: dict[int, tuple[int, str]], taken: Sequence[int],
+                  names: list[str] | None) -> DataError:
+    """The error that names the columns without numbers, and says how the others are chosen."""
+    column, (line, word) = next(iter(words.items()))
+    named = ", ".join(repr(names[k].strip()[:24]) if names else f"column {k + 1}"
+                      for k in list(words)[:2])
+    named += f" and {len(words) - 2} more" * (len(words) > 2)
+    spans: list[list[int]] = []  # first and last of neighbours, counted from 1
+    for k in taken:
+        if k not in words and spans and spans[-1][1] == k:
+            spans[-1][1] = k + 1
+        elif k not in words:
+            spans.append([k + 1, k + 1])
+    ranges = ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in spans)
+    return DataError(f"{path}: line {line}, column {column + 1}: {word[:24]!r} is not a finite "
+                     f"number, nor are the others in {named}; leave out such columns: "
+                     f"--columns {ranges if len(ranges) < 60 else 'NAMES'}")
 
 
 def _table_lines(text: IO[str]) -> tuple[bool, Iterator[tuple[int, list[str]]]]:
@@ -245,17 +322,20 @@ def _table_lines(text: IO[str]) -> tuple[bool, Iterator[tuple[int, list[str]]]]:
 
     A header like "2019","2020" is numeric; only that the line after it has no quotes tells.
     """
-    full = (line for line in text if line.strip())
-    first, second = next(full, ""), next(full, "")
+    bare = re.sub('"((?:[^"]|"")*)"', lambda quoted: '"x"' if quoted[1].strip() else '""',
+                  text.read(2**20))  # without the commas and line ends inside quotes
     text.seek(0)
+    full = filter(str.strip, io.StringIO(bare, newline=""))
+    first, second = next(full, ""), next(full, "")
     separator = next((mark for mark in "\t;" if mark in first), ",")
-    quoted = all(field.strip()[:1] == '"' for field in first.split(separator))
+    quoted = all(field.strip() in ('""', '"x"') for field in first.split(separator))
     reader = csv.reader(text, delimiter=separator)
     lines = ((reader.line_num, fields) for fields in reader if any(map(str.strip, fields)))
-    return quoted and bool(second) and '"' not in second, lines
+    return quoted and "x" in first and bool(second) and '"' not in second, lines
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """The number that a cell of a table holds, or None."""
     try:
         return None if "_" in text else float(text)  # to Python 1_0 is 10
     except ValueError:
@@ -268,5 +348,5 @@ def _refuse_spreadsheet(path: Path) -> Read:
 
 READERS: dict[str, Callable[[Path], Read]] = {
     ".npy": _read_npy, ".npz": _read_npz,
-    ".csv": _read_table, ".tsv": _read_table, ".txt": _read_table,
+    **dict.fromkeys(TABLES, _read_table),
     ".xlsx": _refuse_spreadsheet, ".xls": _refuse_spreadsheet, ".ods": _refuse_spreadsheet}

@@ -10,26 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from .dataset import DataSet
-from .files import READERS, DataError, interpreted, kind, points
+from .files import READERS, TABLES, DataError, interpreted, kind, points
 from .images import IMAGES, as_asked, image_array, load_images
 from .toy import TOYS
 
 
 def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None,
          size: int | None = None, channels: int | None = None,
-         report: Callable[[str], Any] = warnings.warn) -> DataSet:
+         report: Callable[[str], Any] = warnings.warn, columns: str | None = None) -> DataSet:
     """The data set of a name (``TOYS``, ``IMAGES``), a file or a folder of pictures.
 
     A .npy or .npz file holds an array: points if it has one or two dimensions, images if it has
     three or four (``points``, ``image_array``); a .npz holds one array, or one called ``samples``
     or ``X``. A .csv, .tsv or .txt file, gzipped or not, has one point a line, its columns separated
-    by commas (or semicolons, or tabs), with or without a header line; a first column that has no
-    name in the header and counts the lines, from 0 or 1, is left out. Any other file is an IDX file
-    of images. ``data_dir``, ``size``, ``channels`` and ``report`` are for images, see
-    ``load_images``. Raises DataError for everything else.
+    by commas (or semicolons, or tabs), with or without a header line, whose names are kept; a first
+    column that has no name in the header and counts the lines, from 0 or 1, is left out.
+    ``columns`` chooses those of a table: "a,b" by names, "1-3,7" by numbers from 1. Any other file
+    is an IDX file of images. ``data_dir``, ``size``, ``channels`` and ``report`` are for images,
+    see ``load_images``. Raises DataError for everything else.
     """
     name, path = os.fspath(source), Path(source)
     ending, is_toy = kind(path), name in TOYS
+    if columns is not None and (is_toy or ending not in TABLES or os.path.isdir(name)):
+        raise DataError(f"{name}: --columns is for tables (.csv, .tsv or .txt); leave it out")
     if name in IMAGES or os.path.isdir(name) and not is_toy:
         return load_images(name, data_dir, size, channels, report)
     if not is_toy and ending not in READERS:
@@ -39,7 +42,7 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
                             "file, an IDX file of images, or a folder of pictures")
         images = load_images(name, data_dir, size, channels, report)
         return replace(images, name=path.name.split(".")[0])
-    array, reading = (None, "") if is_toy else interpreted(path)
+    array, reading, names = (None, "", None) if is_toy else interpreted(path, columns)
     stem = name if is_toy else path.name[:path.name.lower().rindex(ending)]
     if array is not None and array.ndim > 2:
         return replace(as_asked(image_array(array, name), size, channels), name=stem)
@@ -50,4 +53,4 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     if array is None:
         return TOYS[name]()
     stem = path.name if stem in TOYS else stem  # not the ring
-    return replace(points(array, name), name=stem, reading=reading)
+    return replace(points(array, name, names), name=stem, reading=reading)

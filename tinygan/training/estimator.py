@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import inspect
+import json
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from .run import Run
 
 MOST_WEIGHTS = 2**28  # of a generator and a critic: what a checkpoint can hold
 Row = dict[str, float]  # of the log
-IMAGE_OPTIONS = ("data_dir", "size", "channels")  # of ``data.load``
+SOURCE_OPTIONS = ("data_dir", "size", "channels", "columns")  # of ``data.load``
 
 
 class NotFitted(ValueError, AttributeError):
@@ -95,15 +96,15 @@ class GAN:
 
     # ---------------------------------------------------------------------------- training
 
-    def prepare(self, X: Any, **images: Any) -> Run:
-        """The run for X at step 0: ``fit`` without the training. ``images``: see ``data.load``."""
+    def prepare(self, X: Any, **options: Any) -> Run:
+        """The run for X at step 0: ``fit`` without the training. ``options``: see ``data.load``."""
         self._config().resolved()  # errors of the settings come before the data are read
         X = os.fspath(X) if isinstance(X, os.PathLike) else X
         names = _column_names(X)
-        run = self._begin(_data_set(X, images))
+        run = self._begin(_data_set(X, options))
         named = isinstance(X, str) and (X in data.TOYS or X in data.IMAGES)
         self.source_ = X if named else os.path.abspath(X) if isinstance(X, str) else None
-        self.images_ = {name: images.get(name) for name in IMAGE_OPTIONS}
+        self.images_ = {name: options.get(name) for name in SOURCE_OPTIONS}
         if self.images_["data_dir"]:
             self.images_["data_dir"] = os.path.abspath(self.images_["data_dir"])
         vars(self).pop("feature_names_in_", None)
@@ -199,11 +200,15 @@ class GAN:
 
     # ------------------------------------------------------------------------- what was made
 
-    def sample(self, n: int = 1, seed: int = 0) -> np.ndarray:
+    def sample(self, n: int = 1, seed: int = 0, *, bounded: bool = False,
+               as_frame: bool = False) -> Any:
         """n new points (n, d) in the data's own units, or images (n, c, h, w) uint8.
 
-        The same seed gives the same samples. Raises ValueError for n or seed out of range, and for
-        a generator whose output is not finite.
+        Columns that hold whole numbers only, or one constant, do so in samples; ``bounded`` keeps
+        every number within its column's range in the training data. ``as_frame`` gives a pandas
+        DataFrame with the columns' names. The same seed gives the same samples. Raises ValueError
+        for n or seed out of range, for a generator whose output is not finite, and for images or
+        data without columns where these are asked for; ImportError without pandas.
         """
         game = self._fitted().game
         if not 0 <= n <= 2**31 or seed < 0:
@@ -213,7 +218,13 @@ class GAN:
         if not np.isfinite(x).all():
             raise ValueError("GAN.sample: the generator gives numbers that are not finite: its "
                              "training diverged, or it was loaded from a file with such weights")
-        return self.data_.to_data_units(x) if self.data_.shape is None else self.data_.to_images(x)
+        table = self.data_.table
+        if table is None and (bounded or as_frame):
+            raise ValueError("GAN.sample: bounded and as_frame are for points from an array or a "
+                             "table, not for images, toy data or files of earlier versions; "
+                             "leave them out")
+        made = self.data_.to_samples(x, bounded)
+        return data.frame(made, table) if table and as_frame else made
 
     @property
     def generator_(self) -> Module:
@@ -274,6 +285,8 @@ class GAN:
         """Write a checkpoint: all that sampling and going on need, the data's scale included."""
         arrays, values = self._fitted().state_dict()
         arrays |= {"data/mean": self.data_.mean, "data/scale": self.data_.scale}
+        if self.data_.table:
+            arrays |= _columns_to_arrays(self.data_.table)
         described = {"name": self.data_.name, "dim": self.data_.dim, "shape": self.data_.shape,
                      "source": self.source_, **self.images_}
         header = {"tinygan": __version__, "config": asdict(self.run_.config), "values": values,
@@ -310,12 +323,14 @@ class GAN:
             gan.steps = steps
         mean, scale = arrays.pop("data/mean"), arrays.pop("data/scale")
         known = _described(described, mean, scale)
+        if "data/low" in arrays:  # not of images, nor in earlier versions
+            known = replace(known, table=_columns_from_arrays(arrays, known.dim))
         needed = networks.weights(gan._config().resolved(known), known)
         if needed > sum(a.size for a in arrays.values()):
             raise MemoryError("networks of more weights than the file has")
-        images = {name: described[name] for name in IMAGE_OPTIONS}
-        run = gan.prepare(known) if X is None else gan.prepare(X, **images)
-        gan.source_, gan.images_ = gan.source_ or described["source"], images
+        options = {name: described.get(name) for name in SOURCE_OPTIONS}
+        run = gan.prepare(known) if X is None else gan.prepare(X, **options)
+        gan.source_, gan.images_ = gan.source_ or described["source"], options
         if not (np.array_equal(gan.data_.mean, mean) and np.array_equal(gan.data_.scale, scale)):
             kind = ValueError if X is None else data.DataError
             given = X if isinstance(X, (str, os.PathLike)) else gan.data_.name
@@ -325,11 +340,11 @@ class GAN:
         return gan
 
 
-def _data_set(X: Any, images: dict[str, Any]) -> data.DataSet:
+def _data_set(X: Any, options: dict[str, Any]) -> data.DataSet:
     if isinstance(X, data.DataSet):
         return X
     if isinstance(X, (str, os.PathLike)):
-        return data.load(X, **images)
+        return data.load(X, **options)
     if hasattr(X, "toarray"):
         raise data.DataError("points: sparse data are not supported; give X.toarray()")
     try:
@@ -337,21 +352,34 @@ def _data_set(X: Any, images: dict[str, Any]) -> data.DataSet:
     except ValueError:  # rows of unequal length, for which ``points`` has an error
         return data.points(X)
     if values.dtype.kind == "O":
-        values = _numbers(values)
+        values = _numbers(values, _labels(X))
     if values.ndim == 1:
         raise data.DataError(f"points: expected shape (n, d), got {values.shape}; reshape(-1, 1) "
                              "makes points of one number each, reshape(1, -1) one point")
-    return data.image_array(values) if values.ndim > 2 else data.points(values)
+    return data.image_array(values) if values.ndim > 2 else data.points(values, names=_labels(X))
 
 
-def _numbers(objects: np.ndarray) -> np.ndarray:
+def _numbers(objects: np.ndarray, labels: list[Any] | None) -> np.ndarray:
     """The numbers in an array of objects, as a table of several types makes one."""
+    where = "points"
     try:
+        for label, column in zip(labels or [], objects.T):
+            where = f"points: column {label!r:.40}"
+            column.astype(np.float64)
         return objects.astype(np.float64)
     except TypeError as error:
-        raise TypeError(f"points: objects that are no numbers: {error}") from error
+        raise TypeError(f"{where}: objects that are no numbers: {error}") from error
     except ValueError as error:
-        raise data.DataError(f"points: {error}; leave out such columns, or encode them") from error
+        raise data.DataError(f"{where}: {error}; leave out such columns, or encode them") from error
+
+
+def _labels(X: Any) -> list[Any] | None:
+    """The labels of a table's columns, if they are more than 0, 1, 2, ...: text or whole numbers.
+    """
+    labels = list(getattr(X, "columns", []))
+    if labels == list(range(len(labels))):
+        return None
+    return [int(x) if isinstance(x, (int, np.integer)) else str(x) for x in labels]
 
 
 def _kind(given: data.DataSet) -> str:
@@ -398,13 +426,34 @@ def _described(about: dict[str, Any], mean: np.ndarray, scale: np.ndarray) -> da
     if shape is not None and not _is_image(shape, dim):
         raise ValueError(f"images of {shape!r:.40} pixels")
     for value, kind in ((source, str), (about["data_dir"], str), (about["size"], int),
-                        (about["channels"], int)):
+                        (about["channels"], int), (about.get("columns"), str)):
         if value is not None and type(value) is not kind:
             raise ValueError(f"the source of its data is described by {value!r:.40}")
     if source == name in data.TOYS and shape is None:  # a user's file may be called ring, too
         return data.TOYS[name]()
     return data.DataSet(name=name, dim=dim, draw=_no_data, mean=mean, scale=scale,
                         shape=shape and tuple(shape))
+
+
+def _columns_to_arrays(columns: data.Columns) -> dict[str, np.ndarray]:
+    """For a checkpoint; names as the bytes of JSON, since they can be longer than its header."""
+    names = np.frombuffer(json.dumps(columns.names).encode(), np.uint8)
+    return {"data/names": names, "data/whole": columns.whole, "data/low": columns.low,
+            "data/high": columns.high}
+
+
+def _columns_from_arrays(arrays: dict[str, np.ndarray], dim: int) -> data.Columns:
+    """Takes them out of a checkpoint's arrays. ValueError for impossible ones."""
+    whole, low, high = (arrays.pop(f"data/{name}") for name in ("whole", "low", "high"))
+    names = json.loads(arrays.pop("data/names").tobytes())
+    if not (whole.shape == low.shape == high.shape == (dim,) and whole.dtype == bool
+            and low.dtype == high.dtype == np.float64 and np.isfinite([low, high]).all()
+            and (low <= high).all()):
+        raise ValueError("the columns of its data are not those of a table")
+    if names is not None and not (isinstance(names, list) and len(names) == dim
+                                  and all(type(name) in (int, str) for name in names)):
+        raise ValueError("the names of its data's columns are not those of a table")
+    return data.Columns(None if names is None else tuple(names), whole, low, high)
 
 
 def _is_image(shape: Any, dim: int) -> bool:

@@ -200,6 +200,8 @@ class Run:
             if (found.dtype, found.ndim, found.shape[rows:]) != (a.dtype, a.ndim, a.shape[rows:]):
                 raise ValueError(f"{name} has shape {found.shape} and dtype {found.dtype}, "
                                  f"expected {a.shape} and {a.dtype}")
+            if name.endswith("_optimizer/steps") and found < 0:
+                raise ValueError(f"{name} is {found}")
         for name in known.keys() - {"rng"}:
             value = values[name]
             if type(value) not in (int, type(known[name])) or not 0 <= value < 2**62:

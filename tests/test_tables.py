@@ -1,0 +1,374 @@
+"""Tables: names, whole numbers and constants come back; columns are chosen; text is refused."""
+
+import builtins
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tinygan import GAN, data
+from tinygan.app.cli import main
+from tinygan.data import DataError
+from tinygan.training import checkpoint
+
+SMALL = dict(steps=2, batch=8, width=8, depth=1, n_critic=1)
+RNG = np.random.default_rng(0)
+TABLE = np.column_stack([RNG.normal(1.7e9, 0.01, 40), RNG.integers(0, 9, 40), np.full(40, 0.1),
+                         RNG.normal(0, 1e-5, 40)])
+NAMES = ["time", "rooms", "rate", "größe, in m"]
+
+
+def write(path, names, rows=TABLE, ending="\n", encoding="utf-8", quoting=csv.QUOTE_MINIMAL):
+    """A table as a file, by Python's own writer; ``quoting`` is that of its header."""
+    with open(path, "w", encoding=encoding, newline="") as file:
+        csv.writer(file, lineterminator=ending, quoting=quoting).writerow(names)
+        csv.writer(file, lineterminator=ending).writerows(np.asarray(rows).tolist())
+    return str(path)
+
+
+def written(x, columns):
+    """The text that is written for samples."""
+    file = io.BytesIO()
+    data.write_table(file, x, columns)
+    return file.getvalue().decode()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A function that trains on a file for two steps, samples, and gives (header, columns)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tinygan.app.report.write_pictures", lambda *arguments: None)
+    monkeypatch.setattr("tinygan.app.report.try_report", lambda *arguments: None)
+    small = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+
+    def trained(path, *options, sample=()):
+        assert main(["train", path, *small, "--out", "run", *options]) == 0
+        assert main(["sample", "run", "-n", "50", "-o", "new.csv", *sample]) == 0
+        names, *rows = csv.reader(open("new.csv", encoding="utf-8", newline=""))
+        return names, list(zip(*rows))
+
+    return trained
+
+
+# ------------------------------------------------------------------------------ what comes back
+
+
+def test_a_table_comes_back_with_its_header_whole_numbers_constants_and_digits(run, tmp_path):
+    names, (time, rooms, rate, size) = run(write(tmp_path / "t.csv", NAMES))
+    assert names == NAMES
+    assert len(set(time)) > 40, "all digits, not 1.7e9 again and again"
+    assert all(word.lstrip("-").isdigit() for word in rooms) and set(rate) == {"0.1"}
+    made = GAN.load("run/checkpoint.npz").sample(50)
+    assert [[float(x) for x in column] for column in (time, rooms, rate, size)] == made.T.tolist()
+
+
+def test_what_was_sampled_can_be_trained_on_and_sampled_again(run, tmp_path):
+    run(write(tmp_path / "t.csv", NAMES))
+    again = data.load("new.csv")
+    assert again.table.names == tuple(NAMES) and again.table.whole.tolist() == [0, 1, 0, 0]
+    assert again.table.low[2] == again.table.high[2] == 0.1
+
+
+def test_bounded_samples_stay_within_the_training_part(run, tmp_path, capsys):
+    x = np.column_stack([RNG.exponential(1, 300), RNG.integers(0, 2, 300)])
+    path = write(tmp_path / "t.csv", ["a", "b"], x)
+    _, (a, b) = run(path, sample=["--bounded"])
+    assert "within the range of the training data" in capsys.readouterr().out
+    seen = x[data.load(path).split["train"]]
+    assert seen[:, 0].min() <= min(map(float, a)) and max(map(float, a)) <= seen[:, 0].max()
+    assert set(b) <= {"0", "1"}
+    gan = GAN.load("run/checkpoint.npz")
+    free, kept = gan.sample(3000), gan.sample(3000, bounded=True)
+    assert free[:, 0].min() < seen[:, 0].min(), "untrained samples go beyond it"
+    np.testing.assert_array_equal(kept, np.clip(free, seen.min(axis=0), seen.max(axis=0)))
+    assert main(["evaluate", "run"]) == 0
+
+
+def test_what_has_no_columns_has_no_bounds(tmp_path, monkeypatch, capsys):
+    for X in ("ring", RNG.integers(0, 255, (30, 8, 8)).astype(np.uint8)):
+        gan = GAN(**SMALL).fit(X)
+        for option in ("bounded", "as_frame"):
+            with pytest.raises(ValueError, match="not for images, toy data or files of earlier"):
+                gan.sample(3, **{option: True})
+    monkeypatch.chdir(tmp_path)
+    gan.save("images.npz")
+    assert main(["sample", "images.npz", "-o", "x.npy", "--bounded"]) == 2
+    assert "leave them out" in capsys.readouterr().err
+
+
+def test_a_file_of_an_earlier_version_loads_and_samples_without_a_header(run, tmp_path):
+    run(write(tmp_path / "t.csv", NAMES))
+    header, arrays = checkpoint.load("run/checkpoint.npz")
+    before = GAN.load("run/checkpoint.npz").sample(9)
+    del header["data"]["columns"], header["sha256"]
+    for name in ("names", "whole", "low", "high"):
+        del arrays[f"data/{name}"]
+    checkpoint.save("old.npz", header, arrays)
+    made = GAN.load("old.npz").sample(9)
+    np.testing.assert_array_equal(made[:, [0, 3]], before[:, [0, 3]])
+    assert main(["sample", "old.npz", "-n", "9", "-o", "old.csv"]) == 0
+    np.testing.assert_array_equal(np.loadtxt("old.csv", delimiter=","), made)
+    assert GAN.load("old.npz", X=str(tmp_path / "t.csv")).data_.table.names == tuple(NAMES)
+
+
+HOSTILE = {
+    "duplicates": ["a", "a", "a", "a"], "unicode": ["größe", "長さ", "🙂", "\u202e"],
+    "commas": ["a,b", 'say "so"', "a;b", "tab\there"], "lines": ["a\nb", "c\r\nd", "e\rf", "g"],
+    "numbers": ["2019", "2020", "2021", "2022"], "some numbers": ["name", "2020", "nan", "-inf"],
+    "empty": ["a", "", "", "d"], "first empty": ["", "b", "c", "d"],
+    "first lines": ["1\n2", "3", "4", "5"], "spaces": [" a", "b ", " c ", "d"],
+    "formulas": ["=1+1", "# b", "../c", "'"], "long": ["x" * 1000, "y" * 70_000, "z", "w"]}
+
+
+@pytest.mark.parametrize("names", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("ending, encoding", [("\n", "utf-8"), ("\r\n", "utf-8-sig")])
+def test_every_name_comes_back(tmp_path, names, ending, encoding):
+    path = write(tmp_path / "t.csv", names, TABLE, ending, encoding, csv.QUOTE_ALL)
+    found = data.load(path)
+    assert found.dim == 4 and found.table.names == tuple(names)
+    (tmp_path / "new.csv").write_text(written(TABLE, found.table), "utf-8", newline="")
+    again = data.load(tmp_path / "new.csv")
+    assert again.table.names == tuple(names)
+    for part in found.split:
+        np.testing.assert_array_equal(again.part(part, 99, RNG), found.part(part, 99, RNG))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+                        max_size=5), min_size=1, max_size=4))
+@example(["", "x"])
+def test_any_names_come_back(names):
+    x = np.arange(3.0 * len(names)).reshape(3, -1) + 0.5
+    text = io.StringIO(written(x, data.points(x, names=names).table), newline="")
+    header, *rows = csv.reader(text)
+    assert header == names and np.array_equal(np.array(rows, float), x)
+
+
+@pytest.mark.parametrize("name, line", [
+    ("a header of nothing", '""\n'), ("of nothings", '"",""\n'), ("blank lines", "\n \n")])
+def test_a_header_without_names_costs_no_row(tmp_path, name, line):
+    columns = max(line.count('"') // 2, 1)
+    rows = "\n".join(",".join(map(str, row)) for row in np.arange(2.0 * columns).reshape(2, -1))
+    (tmp_path / "t.csv").write_text(line + rows)
+    found = data.load(tmp_path / "t.csv")
+    assert found.dim == columns and len(found.split["train"]) == 2
+
+
+@pytest.mark.parametrize("values", [
+    [-0.0, 0.0, 1.0], [1e300, 2e300, -1e300], [2.0**53, 2.0**60, 0.0], [5e-324, 0.0, 1e-320],
+    [1e17, 123456789012345680.0, 3.0], [1.7e9 + 1e-6, 1.7e9, 1.7e9 - 1e-6], [-1.0, -2.0, -3.0]])
+def test_numbers_of_every_size_are_written_with_all_their_digits(values):
+    x = np.array(values)[:, None]
+    table = data.points(x).table
+    text = written(table.fitted(x), table)
+    assert np.array_equal(np.loadtxt(io.StringIO(text)), x[:, 0]) and "-0\n" not in text
+    whole = "." not in text and "e" not in text
+    assert whole == (np.equal(np.mod(x, 1), 0).all() and np.abs(x).max() < 2**53)
+
+
+def test_samples_of_a_whole_column_are_rounded_not_cut_off():
+    table = data.points(np.array([[1.0, 7.0], [5.0, 7.0]])).table
+    made = table.fitted(np.array([[2.6, 6.9], [-0.4, 7.2], [-2.5, 7.0]]))
+    assert made.tolist() == [[3, 7], [0, 7], [-2, 7]] and not np.signbit(made[1, 0])
+    assert table.fitted(np.array([[-2.5, 7.0], [9.0, 7.0]]), True).tolist() == [[1, 7], [5, 7]]
+
+
+def test_a_thousand_columns_keep_their_names(tmp_path):
+    names = [f"column number {k} has a name that is long, as sensors' are" for k in range(1000)]
+    x = RNG.normal(size=(30, 1000))
+    gan = GAN(**SMALL).fit(write(tmp_path / "t.csv", names, x))
+    gan.save(tmp_path / "g.npz")
+    assert GAN.load(tmp_path / "g.npz").data_.table.names == tuple(names)
+    wide = data.points(np.zeros((2, 20_000)), names=["x" * 100] * 20_000)  # 2 MB of names
+    assert len(written(np.zeros((1, 20_000)), wide.table)) > 2_000_000
+
+
+# -------------------------------------------------------------------------------------- choosing
+
+
+FLOWERS = ('"id","when","kind","width","2","width 3"\n' + "".join(
+    f"{k},2024-01-{k % 28 + 1:02},{'ab'[k % 2]}{k % 3},{k / 7},{k * k},{-k}\n" for k in range(40)))
+
+
+@pytest.mark.parametrize("asked, names", [
+    ("width", ["width"]), ("width,id", ["width", "id"]), ("2", ["2"]), ("4,1", ["width", "id"]),
+    ("4-6", ["width", "2", "width 3"]), (" width , 6", ["width", "width 3"]),
+    ('"width"', ["width"]), ("1-1", ["id"])])
+def test_columns_are_chosen_by_name_or_number_or_range(tmp_path, asked, names):
+    (tmp_path / "t.csv").write_text(FLOWERS)
+    found = data.load(tmp_path / "t.csv", columns=asked)
+    assert found.table.names == tuple(names) and found.reading == f"{len(names)} of 6 columns"
+    text = list(csv.reader(FLOWERS.splitlines()))
+    right = np.array([[row[text[0].index(name)] for name in names] for row in text[1:]], float)
+    rows = found.to_data_units(found.at(np.arange(40)))
+    np.testing.assert_allclose(rows, right, atol=1e-4)
+
+
+@pytest.mark.parametrize("asked, says", [
+    ("height", "no column 'height'; choose by name or from 1 to 6: id, when, kind, width, 2, wid"),
+    ("0", "no column '0'"), ("7", "no column '7'"), ("4-7", "no column '4-7'"), ("6-4", "'6-4'"),
+    ("-1", "no column '-1'"), ("9" * 5000, "no column '999"), ("4,4", "names a column twice"),
+    ("width,4-5", "a column twice"), ("width,", "no column ''"), ("", "names no column"),
+    ("٤", "no column"), ("kind", "line 2, column 3: 'a0' is not a finite number"),
+    ("id,when", "nor are the others in 'when'; leave out such columns: --columns 1$")])
+def test_a_choice_that_is_none_is_refused(tmp_path, asked, says):
+    (tmp_path / "t.csv").write_text(FLOWERS)
+    with pytest.raises(DataError, match=says) as caught:
+        data.load(tmp_path / "t.csv", columns=asked)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < len(str(tmp_path)) + 250
+
+
+def test_columns_of_one_name_are_chosen_by_number(tmp_path):
+    path = write(tmp_path / "t.csv", ["a", "b", " a", "c"])
+    with pytest.raises(DataError, match="2 columns are called 'a'; choose by number, counted fr"):
+        data.load(path, columns="a")
+    assert data.load(path, columns="3,2").table.names == (" a", "b")
+
+
+def test_a_table_without_a_header_is_chosen_from_by_numbers(tmp_path):
+    np.savetxt(tmp_path / "t.csv", TABLE, delimiter=",")
+    found = data.load(tmp_path / "t.csv", columns="2-3")
+    assert found.table.names is None and found.table.whole.tolist() == [True, False]
+    assert written(TABLE[:1, 1:3], found.table).count("\n") == 1  # no header
+    with pytest.raises(DataError, match="no column 'a'; choose by name or from 1 to 4$"):
+        data.load(tmp_path / "t.csv", columns="a")
+
+
+@pytest.mark.parametrize("source", ["ring", "x.npy", "folder", "t.csv/"])
+def test_only_tables_have_columns_to_choose(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", TABLE)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(DataError, match="--columns is for tables"):
+        data.load(source, columns="1")
+
+
+def test_text_is_refused_by_name_with_the_choice_that_leaves_it_out(tmp_path):
+    (tmp_path / "t.csv").write_text(FLOWERS)
+    with pytest.raises(DataError, match="column 2: '2024-01-01' is not a finite number, nor are "
+                       "the others in 'when', 'kind'; leave out such columns: --columns 1,4-6$"):
+        data.load(tmp_path / "t.csv")
+    assert data.load(tmp_path / "t.csv", columns="1,4-6").dim == 4
+    lines = FLOWERS.splitlines()[1:]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="in column 2, column 3; leave out .* --columns 1,4-6$"):
+        data.load(tmp_path / "t.csv")
+    lines[9] = lines[9].replace("2024-01-10", "7")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="line 1, column 2: '2024-01-01' is not a finite number; f"):
+        data.load(tmp_path / "t.csv")
+
+
+def test_many_text_columns_make_no_long_message(tmp_path):
+    names = [f"a rather long name of a column, {k}" for k in range(1000)]
+    lines = [",".join("x" * 99 if k % 2 else "1" for k in range(1000))] * 3
+    header = io.StringIO()
+    csv.writer(header).writerow(names)
+    (tmp_path / "t.csv").write_text(header.getvalue() + "\n".join(lines))
+    with pytest.raises(DataError, match="and 498 more; .* --columns NAMES") as caught:
+        data.load(tmp_path / "t.csv")
+    assert len(str(caught.value)) < len(str(tmp_path)) + 260
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "", "1e999", "NaN"])
+def test_cells_without_a_finite_number_are_refused_unless_not_chosen(tmp_path, cell):
+    (tmp_path / "t.csv").write_text(f"a,b\n1,2\n{cell},3\n4,5\n")
+    with pytest.raises(DataError, match="line 3, column 1"):
+        data.load(tmp_path / "t.csv")
+    assert data.load(tmp_path / "t.csv", columns="b").dim == 1
+
+
+def test_the_header_of_a_run_says_what_was_chosen_and_resuming_keeps_it(run, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text(FLOWERS)
+    names, _ = run("t.csv", "--columns", "width,2")
+    assert names == ["width", "2"] and "2 of 6 columns" in capsys.readouterr().out.splitlines()[0]
+    assert main(["train", "--resume", "run", "--steps", "4"]) == 0
+    assert main(["evaluate", "run"]) == 0
+    assert main(["train", "--resume", "run", "--columns", "id"]) == 2
+    assert "--columns cannot change" in capsys.readouterr().err
+    header, _ = checkpoint.load("run/checkpoint.npz")
+    assert header["data"]["columns"] == "width,2"
+
+
+# ------------------------------------------------------------------------------------ DataFrames
+
+
+class Frame:
+    """What a GAN sees of a DataFrame."""
+
+    def __init__(self, columns, array=TABLE):
+        self.columns, self.array = columns, array
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.array, dtype)
+
+
+@pytest.mark.parametrize("columns, names", [
+    (NAMES, NAMES), (range(4), None), ([2019, 2020, 2021, 2022], [2019, 2020, 2021, 2022]),
+    (list(np.arange(1, 5)), [1, 2, 3, 4]), ([("a", 1), ("a", 2), ("b", 1), ("b", 2)],
+                                            ["('a', 1)", "('a', 2)", "('b', 1)", "('b', 2)"])])
+def test_a_frame_keeps_its_names_through_a_file(tmp_path, columns, names):
+    gan = GAN(**SMALL).fit(Frame(columns))
+    gan.save(tmp_path / "g.npz")
+    for trained in (gan, GAN.load(tmp_path / "g.npz")):
+        table = trained.data_.table
+        assert table.names == (names and tuple(names)) and table.whole.tolist() == [0, 1, 0, 0]
+    assert main(["sample", str(tmp_path / "g.npz"), "-n", "5", "-o", str(tmp_path / "x.csv")]) == 0
+    again = data.load(tmp_path / "x.csv").table.names
+    assert again == (names and tuple(map(str, names)))
+
+
+def test_without_pandas_a_frame_is_refused_in_one_line(monkeypatch):
+    true_import = builtins.__import__
+
+    def without(name, *rest):
+        if name == "pandas":
+            raise ImportError(name)
+        return true_import(name, *rest)
+
+    gan = GAN(**SMALL).fit(TABLE)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match="pandas, which is not installed: pip install pandas"):
+        gan.sample(3, as_frame=True)
+
+
+def test_a_pandas_frame_comes_back_as_one(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(TABLE, columns=NAMES).astype({"rooms": int})
+    gan = GAN(**SMALL).fit(frame)
+    made = gan.sample(7, as_frame=True)
+    assert list(made.columns) == NAMES == list(gan.feature_names_in_)
+    assert made.dtypes.tolist() == [float, np.int64, float, float] and len(made) == 7
+    np.testing.assert_array_equal(made.to_numpy(), gan.sample(7))
+    gan.fit(made)
+    assert GAN(**SMALL).fit(TABLE).sample(2, as_frame=True).columns.tolist() == [0, 1, 2, 3]
+    twins = frame.set_axis(["a", "a", "", 7], axis=1).set_axis([3, 3, 4, 5], axis=1)
+    assert list(GAN(**SMALL).fit(twins).sample(2, as_frame=True).columns) == [3, 3, 4, 5]
+    mixed = pandas.DataFrame({"x": [1.5, 2.5] * 10, "flag": [True, False] * 10})
+    assert GAN(**SMALL).fit(mixed).data_.table.whole.tolist() == [False, True]
+    frame.to_csv(tmp_path / "t.csv")
+    assert data.load(tmp_path / "t.csv").table.names == tuple(NAMES)
+    with pytest.raises(DataError, match="column 'kind': could not convert .*: 'red'; leave out"):
+        GAN(**SMALL).fit(frame.assign(kind="red"))
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"names": [1.5] * 4}, "names"), ({"names": ["a"]}, "names"), ({"names": {"a": 1}}, "names"),
+    ({"low": np.full(4, 9e99)}, "columns"), ({"high": np.full(4, np.nan)}, "columns"),
+    ({"whole": np.zeros(3, bool)}, "columns"), ({"whole": np.zeros(4)}, "columns")])
+def test_a_file_with_impossible_columns_is_refused(tmp_path, change, says):
+    GAN(**SMALL).fit(Frame(NAMES)).save(tmp_path / "g.npz")
+    header, arrays = checkpoint.load(tmp_path / "g.npz")
+    del header["sha256"]
+    for name, value in change.items():
+        if name == "names":
+            value = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        arrays[f"data/{name}"] = value
+    checkpoint.save(tmp_path / "bad.npz", header, arrays)
+    with pytest.raises(checkpoint.CheckpointError, match=f"the {says} of its data|the names of it"):
+        GAN.load(tmp_path / "bad.npz")
