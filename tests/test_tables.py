@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinygan import GAN, data
+from tinygan import GAN, data, metrics
 from tinygan.app.cli import main
 from tinygan.data import DataError
-from tinygan.training import checkpoint
+from tinygan.training import checkpoint, evaluation
 
 SMALL = dict(steps=2, batch=8, width=8, depth=1, n_critic=1)
 RNG = np.random.default_rng(0)
@@ -372,3 +372,68 @@ def test_a_file_with_impossible_columns_is_refused(tmp_path, change, says):
     checkpoint.save(tmp_path / "bad.npz", header, arrays)
     with pytest.raises(checkpoint.CheckpointError, match=f"the {says} of its data|the names of it"):
         GAN.load(tmp_path / "bad.npz")
+
+
+# ------------------------------------------------------------------------------------ evaluation
+
+
+def test_marginals_are_the_distance_of_every_column_alone():
+    a, b = RNG.normal(size=(2, 60, 3))
+    expected = [metrics.wasserstein(a[:, k:k + 1], b[:, k:k + 1]) for k in range(3)]
+    np.testing.assert_allclose(metrics.marginal_wasserstein(a, b), expected)
+    shuffled = np.stack([RNG.permutation(column) for column in a.T], axis=1)
+    np.testing.assert_array_equal(metrics.marginal_wasserstein(a, shuffled), 0)
+    assert metrics.correlation_error(a, shuffled) > 0.05, "which only pairs of columns show"
+    with pytest.raises(ValueError, match="60 and 59 points"):
+        metrics.marginal_wasserstein(a, b[1:])
+
+
+def test_the_largest_error_of_a_correlation_is_that_of_the_worst_pair():
+    a, b = RNG.normal(size=(2, 80, 4))
+    b[:, 3] = -b[:, 1] * 1e6
+    a[:, 3] = a[:, 1] + 1e9
+    error = np.abs(np.corrcoef(a.T) - np.corrcoef(b.T)).max()
+    assert metrics.correlation_error(a, b) == pytest.approx(error) == pytest.approx(2, abs=0.01)
+    assert metrics.correlation_error(a, a[:7]) == metrics.correlation_error(a[:7], a)
+    a[:, 3] = 5
+    constant = np.abs(np.corrcoef(b.T)[3, :3]).max()
+    assert metrics.correlation_error(a[:, 2:3], b[:, 2:3]) < 1e-12
+    others = np.abs(np.corrcoef(a[:, :3].T) - np.corrcoef(b[:, :3].T)).max()
+    assert metrics.correlation_error(a, b) == pytest.approx(max(constant, others))
+
+
+@pytest.mark.parametrize("score", [metrics.marginal_wasserstein, metrics.correlation_error])
+def test_scores_of_columns_check_what_they_are_given(score):
+    x = RNG.normal(size=(9, 2))
+    for bad in (x[:, :1], x[0], x.astype(complex), x[:0]):
+        with pytest.raises((ValueError, TypeError)):
+            score(x, bad)
+    for value in (np.nan, np.inf):
+        assert np.isnan(score(x, np.where(x == x[0], value, x))).all()
+
+
+@pytest.mark.parametrize("columns, rows", [(1, 1), (2, 3), (12, 13), (13, 14), (40, 14)])
+def test_a_table_is_evaluated_column_by_column(monkeypatch, columns, rows):
+    monkeypatch.setattr(evaluation, "HALVES", 2)
+    names = [f"a\nlong name, {k}" for k in range(columns)]
+    gan = GAN(**SMALL).fit(Frame(names, RNG.normal(size=(200, columns)) ** 2 + 7))
+    table = {row.name: row for row in evaluation.rows(gan.run_.game)}
+    own = [row for name, row in table.items() if "column" in name or "correlation" in name]
+    assert len(own) == rows and all(row.n == 20 for row in own)
+    assert all("\n" not in name and len(name) < 34 for name in table)
+    shown = [row.generated for name, row in table.items() if name.startswith("W1 of column")]
+    assert len(shown) == min(columns, 12)
+    if columns > 12:
+        mean = table[f"W1, mean of {columns} columns"]
+        assert mean.generated < np.mean(shown), "those farthest away are shown"
+        assert mean.real < mean.generated < 3 and mean.low <= mean.generated <= mean.high
+
+
+def test_samples_are_evaluated_as_they_are_written(monkeypatch):
+    monkeypatch.setattr(evaluation, "HALVES", 2)
+    x = np.column_stack([RNG.integers(0, 2, 300), np.full(300, 0.3), RNG.normal(size=300)])
+    gan = GAN(**SMALL).fit(Frame("abc", x))
+    table = {row.name: row for row in evaluation.rows(gan.run_.game)}
+    constant = table["W1 of column 2 b"]
+    assert constant.generated == constant.low == constant.high == constant.real == 0
+    assert table["W1 of column 3 c"].generated > 0

@@ -230,6 +230,42 @@ def _assignment(cost: np.ndarray) -> np.ndarray:
     return row_of
 
 
+def marginal_wasserstein(a: Any, b: Any) -> np.ndarray:
+    """The Wasserstein-1 distance of each column of a and b, both (n, d): (d,), in their units.
+
+    W1 = mean_i |a_(i) - b_(i)|, both sorted. It sees each column alone, and nothing of how columns
+    hang together (``correlation_error``). NaN if a number is not finite.
+    Raises ValueError for shapes that differ.
+    """
+    a, b = _checked(a=a, b=b)
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} points: take equally many of both")
+    if not _finite(a, b):
+        return np.full(a.shape[1], np.nan)
+    return np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean(axis=0)
+
+
+def correlation_error(a: Any, b: Any) -> float:
+    """The largest |r_a - r_b| among all pairs of columns of a (n, d) and b (m, d): 0 ... 2.
+
+    r is Pearson's correlation, and 0 where a column is constant; so the error is 0 for d = 1. NaN
+    if a number is not finite.
+    Raises ValueError for shapes that do not fit.
+    """
+    a, b = _checked(a=a, b=b)
+    if not _finite(a, b):
+        return np.nan
+    return float(np.abs(_correlations(a) - _correlations(b)).max())
+
+
+def _correlations(x: np.ndarray) -> np.ndarray:
+    """(d, d)."""
+    x = x - x.mean(axis=0)
+    lengths = np.linalg.norm(x, axis=0)
+    x = x / np.where(lengths > 0, lengths, 1)
+    return x.T @ x
+
+
 class Memorization(NamedTuple):
     share: float  # 0 ... 1, of the fake points nearer to a training point than to any held out
     expected: float  # that of fresh real points

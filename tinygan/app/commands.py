@@ -23,7 +23,7 @@ from ..training import (COLUMNS, GAN, METHODS, CheckpointError, Config, Diverged
 from ..training import run as runs
 from . import folder as files
 from . import live, process, report
-from .cli import DIVERGED, USAGE, WRITE, CommandError, say
+from .cli import DIVERGED, USAGE, WRITE, CommandError, printable, say
 from .progress import Progress
 
 SAVE_EVERY, LIVE_EVERY = 30.0, 2.0  # seconds between checkpoints; between those of a live run
@@ -355,7 +355,8 @@ def evaluate(options: argparse.Namespace) -> int:
     run = gan.run_
     print(f"{path}: {run.game.method.title}, data {gan.data_.name}, step {run.step}"
           + ", chosen by validation" * (path.name == "best.npz"))
-    print(evaluation.report(run.game))
+    for line in evaluation.report(run.game).splitlines():
+        print(printable(line))
     return 0
 
 

@@ -6,7 +6,7 @@ the choice of a checkpoint never see the test part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from . import samples
 from .game import Game
 
 N, N_NEAR, N_EXACT = 2500, 1000, 500  # points for most scores, for nearest neighbours, for exact W
+MOST_COLUMNS, MOST_CORRELATED = 12, 1000  # that have a row each; among which there are pairs
 K = 5  # nearest neighbours
 HALVES = 20  # of the bootstrap
 BROKEN = 10  # points that the broken model makes
@@ -50,6 +51,8 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
     test = data.part("test", N, rng)
     n = len(test)
     fake = samples.sample(game, n, seed)
+    if data.table is not None:  # as they are written
+        fake = data.to_network_units(data.to_samples(fake))
     train = data.part("train", N if data.split is None else 10 * N, rng)
     real, broken = train[:n], np.resize(train[:BROKEN], test.shape)
     found: list[Row] = []
@@ -91,10 +94,30 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
 
     add({"sliced Wasserstein": np.inf}, sliced, n, 1, test)
     add({"Wasserstein, exact": np.inf}, metrics.wasserstein, min(n, N_EXACT), 1, test)
+    if data.table is not None and data.table.names is not None:
+        add_columns(data.table.names, fake, test, n, add)
     if data.split is not None:
         held = data.part("validation", near, rng)
         found.append(copies(train, test, near, fake, held, broken))
     return found
+
+
+def add_columns(names: Sequence[Any], fake: np.ndarray, test: np.ndarray, n: int,
+                add: Callable[..., None]) -> None:
+    """Rows of a table's columns one by one, of many those farthest from the data, and of pairs."""
+    distances = metrics.marginal_wasserstein(test, fake)
+    worst = np.sort(np.argsort(distances, kind="stable")[-MOST_COLUMNS:])
+    labels = [" ".join(f"W1 of column {k + 1} {names[k]}".split())[:33] for k in worst]
+    if len(worst) < len(distances):
+        labels = [f"W1, mean of {len(distances)} columns", *labels]
+
+    def shown(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        each = metrics.marginal_wasserstein(x, y)
+        return each[worst] if len(worst) == len(each) else np.append(each.mean(), each[worst])
+
+    add(dict.fromkeys(labels, np.inf), shown, n, 1, test)
+    if 1 < len(distances) <= MOST_CORRELATED:
+        add({"largest error of a correlation": 2}, metrics.correlation_error, n, 2, test)
 
 
 def copies(train: np.ndarray, test: np.ndarray, n: int, *sets: np.ndarray) -> Row:
