@@ -259,6 +259,19 @@ def test_it_fits_a_phone_in_light_and_dark(pages, kind, dark):
         assert phone.log() == []
 
 
+def test_a_dark_page_is_printed_as_a_light_one(pages):
+    """Its canvases too, which are painted anew, and back."""
+    with browser(dark=True) as dark:
+        dark.open(pages("ring"))
+        dark.run("window.seen = []; const tell = () => seen.push([matchMedia('print').matches, "
+                 "colors.text, color('text')]); tell(); "
+                 "matchMedia('print').addEventListener('change', tell)")
+        dark.command("Page.printToPDF")
+        (_, *before), (printing, *during), (after, *end) = dark.run("return seen")
+        assert printing and not after and during == ["#1d1d1f"] * 2
+        assert before == end == ["#ececf0"] * 2
+
+
 def test_a_growing_report_renews_itself_where_the_reader_stands(tab, monkeypatch):
     monkeypatch.setattr(samples, "SCORED", 100)
     gan = GAN(**SMALL)

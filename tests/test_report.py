@@ -331,9 +331,11 @@ def test_a_page_says_how_the_run_stands(trained, about, live, words, monkeypatch
 
 
 def test_what_is_known_of_a_run_is_shown_as_words(trained):
-    about = {"blas": ["one 1", "two 2"], "environment": {"A": "1", "B": "x y"}, "ranks": 2,
-             "empty": [], "speed": "fast"}
+    assert "To repeat it: tinygan" in Reader(page.page(trained("ring"), {"arguments": 1}, {})).text
+    about = {"arguments": ["train", "--resume", "x"], "blas": ["one 1", "two 2"], "empty": [],
+             "environment": {"A": "1", "B": "x y"}, "ranks": 2, "speed": "fast"}
     text = Reader(page.page(trained("ring"), about, {})).text
+    assert "To repeat it, if --steps stayed the same when it was resumed: tinygan" in text
     assert "seed0blasone 1, two 2environmentA=1, B=x yranks2speedfast\n" in text
 
 

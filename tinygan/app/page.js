@@ -458,6 +458,6 @@ $("scrubber").oninput = () => go(+$("scrubber").value);
 $("play").onclick = () => play(!timer);
 $("layers").onchange = () => go(at);
 document.onkeydown = keys;
-matchMedia("(prefers-color-scheme: dark)").onchange = build;
+for (const kind of ["print", "(prefers-color-scheme: dark)"]) matchMedia(kind).onchange = build;
 let wide = innerWidth;
 onresize = () => { if (innerWidth !== wide) { wide = innerWidth; build(); } };

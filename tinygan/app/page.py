@@ -141,7 +141,10 @@ def _about(gan: GAN, about: Mapping[str, Any]) -> str:
             rows.append((name, _words(value)))
     list_of = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"
                       for name, value in rows)
-    return f"<p>To repeat it: <code>{_text(command(gan))}</code></p><dl>{list_of}</dl>"
+    words = about.get("arguments")
+    resumed = isinstance(words, list) and any(str(word).startswith("--r") for word in words)
+    but = ", if --steps stayed the same when it was resumed" * resumed
+    return f"<p>To repeat it{but}: <code>{_text(command(gan))}</code></p><dl>{list_of}</dl>"
 
 
 def _words(value: Any) -> str:
