@@ -37,7 +37,13 @@ CASES = {  # steps, a limit between the numbers, one between the signs, the fail
     "unscaled-data": (250, 1, 100, MORE)}
 
 
-@pytest.mark.parametrize("name", failures.FAILURES)
+SLOW = ["collapse", "early-winner", "constant-noise", "batch-norm", "constant-penalty",
+        "wrong-axes", "shared-epsilon", "lagging-average", "memorization", "unscaled-data"]  # over half a second
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.thorough] if name in SLOW else [])
+    for name in failures.FAILURES])
 def test_a_failure_happens_and_its_cure_cures_it(name, few_scored):
     steps, number, sign, side = CASES[name]
     kind = failures.FAILURES[name]

@@ -111,7 +111,7 @@ json.dump(results, sys.stdout)
 def test_a_signal_at_any_moment_costs_nothing(thorough, empty_folder):
     """Exit codes are the documented ones, and the next start ends as if nothing had been."""
     signums = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
-    results = script(LIVES, [signums, 200 if thorough else 4,
+    results = script(LIVES, [signums, 200 if thorough else 3,
                              ["train", *SMALL, "--device", "cpu", "--steps", "120"]])
     documented = {signal.SIGINT: {0, 130}, signal.SIGTERM: {0, 143}, signal.SIGKILL: {0, -9}}
     whole = state("whole")
