@@ -38,7 +38,8 @@ CASES = {  # steps, a limit between the numbers, one between the signs, the fail
 
 
 SLOW = ["collapse", "early-winner", "constant-noise", "batch-norm", "constant-penalty",
-        "wrong-axes", "shared-epsilon", "lagging-average", "memorization", "unscaled-data"]  # over half a second
+        "wrong-axes", "shared-epsilon", "lagging-average", "memorization",
+        "unscaled-data"]  # over half a second
 
 
 @pytest.mark.parametrize("name", [
