@@ -248,7 +248,7 @@ def oscillation(cured, seed, device, steps=500):
 @failure(number="sliced Wasserstein", sign="slope of the critic", wrong="clip 0.001",
          cure="clip 0.1")
 def narrow_clip(cured, seed, device, steps=400):
-    """Clipped too close, the critic is flat, and the generator drifts."""
+    """Clipped too close, the critic is flat, and the generator stands still."""
     game = new("wgan", seed, device, steps, depth=6, changes={"clip": 0.1 if cured else 0.001})
     train(game)
     return judged(game, "gradient_norm")
@@ -284,7 +284,7 @@ def divergence(cured, seed, device, steps=500):
 @failure(number="sliced Wasserstein", sign="W estimate", wrong="learning rate 0.3",
          cure="learning rate 0.03")
 def high_rate(cured, seed, device, steps=500):
-    """Steps so long that the critic's rectifiers die."""
+    """Steps so long that rectifiers die."""
     game = new("wgan-gp", seed, device, steps, lr=0.03 if cured else 0.3)
     log = train(game)
     return judged(game, late(log["w_estimate"]))
