@@ -298,8 +298,10 @@ def test_a_growing_report_renews_itself_where_the_reader_stands(tab, monkeypatch
         wait(lambda: tab.run(STATE)[2] == 20)  # at the end, and stays there
         assert tab.run("return document.getElementById('layer-manifold').checked")
         tab.run("go(3)")
-        shown.append(OSError("no room"))
         lead = "return document.getElementById('lead').textContent"
+        shown.append(shown[-1].replace("in training", "at its last step"))  # words alone
+        wait(lambda: "at its last step" in tab.run(lead))
+        shown.append(OSError("no room"))
         wait(lambda: tab.run(lead) == "no room")  # and asks again
         assert "503" in tab.log()[0]
         grow(70)

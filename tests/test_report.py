@@ -27,7 +27,7 @@ from PIL import Image
 from tinygan import GAN, data, metrics
 from tinygan.app import advice, commands, live, page, plots, report
 from tinygan.app.cli import main
-from tinygan.training import checkpoint, record, samples, yardstick
+from tinygan.training import Diverged, checkpoint, record, samples, yardstick
 
 SMALL = dict(width=8, depth=1, batch=16, n_critic=1, steps=12)
 PICTURES = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
@@ -437,6 +437,7 @@ BAD = [("the state of step 60 of 100", dict(step=60)),
        ("less varied", dict(spread=0.3)), ("copies", dict(copies=0.1)),
        ("slope is 3.00, not 1", dict(slope=3.0)),
        ("slope is 1e-05: it is flat", dict(slope=1e-5)), ("has grown", dict(wasserstein=0.9)),
+       ("is -0.6, below 0", dict(wasserstein=-0.6)),
        ("tells nearly all", dict(entropy=True, critic_loss=0.01, target=False)),
        ("not finite", dict(broken=0.5))]
 
@@ -501,6 +502,12 @@ def test_copies_of_training_data_are_found():
         lines = advice.advice(gan.run_, yardstick(given))
     assert any("many are copies" in words for _, words, _ in lines)
     assert not any("copies" in words for _, words, _ in advice.advice(gan.run_, yardstick(given)))
+
+
+def test_an_estimate_below_zero_is_no_distance_and_one_from_there_has_not_grown():
+    assert not any("has grown" in words for _, words in told(good_facts(earlier=-0.2)))
+    assert "of a distance" in str(told(good_facts()))
+    assert "of a distance" not in str(told(good_facts(wasserstein=-0.6)))
 
 
 def test_lost_modes_are_named_by_their_numbers(monkeypatch):
@@ -659,6 +666,16 @@ def test_a_gan_draws_its_picture_and_writes_its_report(trained, source):
     code = re.fullmatch(r'<code>GAN\(.*\)</code><br><img alt="[^"]+" src="data:image/png;base64,'
                         r'([^"]+)">', html)[1]
     assert Image.open(io.BytesIO(base64.b64decode(code))).size > (500, 300)
+
+
+def test_a_gan_that_diverged_says_so_in_its_report():
+    gan = GAN(**SMALL | dict(lr=1e9, steps=100))
+    with np.errstate(all="ignore"), pytest.raises(Diverged):
+        gan.fit(cloud(2))
+    gan.report("own.html")
+    text = Reader(Path("own.html").read_text()).text
+    assert "ended by: training diverged at step" in text and "The training diverged." in text
+    assert "Let the run go to its end" not in text
 
 
 def test_what_a_gan_without_data_can_show(trained):

@@ -35,6 +35,11 @@ RULES = [
          "This is the state of step {step:,} of {steps:,}.",
          "Let the run go to its end, with tinygan train --resume if it was stopped."),
     # The samples: modes, shares, quality, distance.
+    Rule(lambda f: f.distance > max(1.5 * f.best, 1.1 * f.real_high), False,
+         "The samples were closer to the data before: {best:.3g} at step {best_step:,}, "
+         "{distance:.3g} now.",
+         "More steps like the last lead away. Take that state, which best.npz holds, or lower "
+         "--lr."),
     Rule(lambda f: f.found == f.modes, True, "All {modes} modes have samples."),
     Rule(lambda f: f.found < f.modes, False,
          "{found} of {modes} modes have samples of high quality; lost: {lost}.",
@@ -50,8 +55,8 @@ RULES = [
     Rule(lambda f: f.high_quality < f.real_quality - 0.02, False,
          "{high_quality:.1%} of the samples lie within 3 sd of a mode; of real points "
          "{real_quality:.1%} do.",
-         "More --steps: bridges between modes thin out slowly. A wider network follows gaps "
-         "better."),
+         "More --steps: what lies between the modes thins out slowly. A wider network follows "
+         "gaps better."),
     Rule(lambda f: f.distance <= f.real_high, True,
          "The sliced Wasserstein distance to the data, {distance:.3g}, is that of real data to "
          "real data (at most {real_high:.3g})."),
@@ -62,9 +67,6 @@ RULES = [
          "The sliced Wasserstein distance to the data, {distance:.3g}, is {times:,.3g} times the "
          "largest of real data to real data ({real_high:.3g}).",
          "More --steps, a larger --width, or another --lr."),
-    Rule(lambda f: f.distance > max(1.5 * f.best, 1.1 * f.real_high), False,
-         "It was closer to the data before: {best:.3g} at step {best_step:,}.",
-         "Take that state, which best.npz holds, or lower --lr."),
     Rule(lambda f: f.spread < 0.7, False,
          "The samples are less varied than the data: their spread is {spread:.0%} of it.",
          "More --steps, if there were few; else it is a sign of mode collapse: a larger --batch, a "
@@ -74,7 +76,7 @@ RULES = [
          "nearer to them than to those: many are copies.",
          "More data, a smaller --width or fewer --steps; tinygan evaluate says more."),
     # The game.
-    Rule(lambda f: f.target and 0.8 <= f.slope <= 1.25, True,
+    Rule(lambda f: f.target and 0.8 <= f.slope <= 1.25 and not f.wasserstein < -0.1, True,
          "The critic's slope is {slope:.2f}, near 1: W is an estimate of a distance."),
     Rule(lambda f: f.slope < 1e-3, False,
          "The critic's slope is {slope:.2g}: it is flat, and the generator learns nothing from it.",
@@ -83,7 +85,12 @@ RULES = [
     Rule(lambda f: f.target and (1e-3 <= f.slope < 0.8 or f.slope > 1.25), False,
          "The critic's slope is {slope:.2f}, not 1: W is a distance in another unit at best.",
          "A larger --penalty holds the slope nearer to 1; so do more critic steps (--n-critic)."),
-    Rule(lambda f: f.wasserstein > 1.5 * f.earlier and f.wasserstein > 0.05, False,
+    Rule(lambda f: f.target and f.wasserstein < -0.1, False,
+         "The W estimate is {wasserstein:.3g}, below 0: the critic likes the samples better than "
+         "the data.",
+         "A smaller --penalty, if it is above 10: its slope is all that such a critic attends to. "
+         "Else a lower --lr."),
+    Rule(lambda f: f.wasserstein > 1.5 * f.earlier >= 0 and f.wasserstein > 0.05, False,
          "The W estimate has grown, from {earlier:.3g} in the middle of the run to "
          "{wasserstein:.3g}: the critic gets ahead of the generator.",
          "A lower --lr, or fewer critic steps (--n-critic)."),

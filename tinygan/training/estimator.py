@@ -277,7 +277,7 @@ class GAN:
             ideal = samples.yardstick(self.data_)
         except data.DataError:
             ideal = {}
-        report.write_report(self, path, {}, ideal)
+        report.write_report(self, path, {"exit": self.run_.failed or None}, ideal)
 
     # --------------------------------------------------------------------------- checkpoints
 

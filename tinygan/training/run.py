@@ -64,6 +64,7 @@ class Run:
             game.gradients = {name: Program(function, game.state())
                               for name, function in game.gradients.items()}
         self.step, self.seconds, self.stop = 0, 0.0, 0  # ``stop`` is 0 or the number of a signal
+        self.failed = ""  # why it could not go on
         self.history: list[tuple[float, ...]] = []  # rows of ``COLUMNS``
         self.record = Record(game)
 
@@ -122,6 +123,7 @@ class Run:
                 columns = self.iterate()
             except Diverged as error:
                 self.go_back(kept, error.step - 1)
+                self.failed = str(error)
                 raise
             self.seconds = time.perf_counter() - started
             if self.step in moments and self.game.ranks.rank == 0:
