@@ -27,7 +27,7 @@ from PIL import Image
 from tinygan import GAN, data, metrics
 from tinygan.app import advice, commands, live, page, plots, report
 from tinygan.app.cli import main
-from tinygan.training import Diverged, checkpoint, record, samples, yardstick
+from tinygan.training import METHODS, Diverged, checkpoint, record, samples, yardstick
 
 SMALL = dict(width=8, depth=1, batch=16, n_critic=1, steps=12)
 PICTURES = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
@@ -372,6 +372,28 @@ def test_the_command_repeats_the_run(trained):
     assert again.prepare("grid").config == gan.run_.config
     assert eval(page.command(trained("five")).removesuffix(".fit(X)")).prepare(  # noqa: S307
         SOURCES["five"]).config == trained("five").run_.config
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("net, source", [("mlp", "plane"), ("conv", "colour")])
+def test_the_command_repeats_whatever_was_chosen(net, source, method):
+    """By the line of Python, and by that of the shell, of the defaults and of each other choice."""
+    from tinygan.app.cli import parser
+    for options in ({}, dict(steps=3), dict(batch=5, accumulate=2), dict(width=4), dict(latent=3),
+                    dict(lr=0.125), dict(n_critic=4), dict(penalty=0.5), dict(depth=2)):
+        gan = GAN(method, net=net, **{"width": 4} | options)
+        try:
+            gan.prepare(COLOURS if source == "colour" else cloud(2))
+        except ValueError:  # a choice that the method does not have
+            continue
+        line = page.command(gan).removesuffix(".fit(X)")
+        assert eval(line)._config().resolved(gan.data_) == gan.run_.config  # noqa: S307
+        gan.source_ = "a b.npy"
+        given = vars(parser().parse_args(shlex.split(page.command(gan))[1:]))
+        chosen = {name: value for name, value in given.items() if name in gan.get_params()}
+        again = GAN(**{name: value for name, value in chosen.items() if value is not None})
+        assert given["data"] == "a b.npy"
+        assert again._config().resolved(gan.data_) == gan.run_.config
 
 
 @pytest.mark.parametrize("source", SOURCES)

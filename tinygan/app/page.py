@@ -159,7 +159,8 @@ def command(gan: GAN) -> str:
     config = gan.run_.config
     default = Config(method=config.method, net=config.net).resolved(gan.data_)
     own = {f.name: getattr(config, f.name) for f in fields(Config)
-           if f.name in ("method", "seed") or getattr(config, f.name) != getattr(default, f.name)}
+           if f.name in ("method", "seed") or getattr(config, f.name) != getattr(
+               Config if f.name == "net" else default, f.name)}
     if gan.source_ is None:
         return f"GAN({', '.join(f'{name}={value!r}' for name, value in own.items())}).fit(X)"
     images = {name: value for name, value in gan.images_.items() if value is not None}
