@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tinygan import GAN, data, metrics
 from tinygan.app.cli import main
 from tinygan.data import DataError
-from tinygan.training import checkpoint, evaluation
+from tinygan.testing import assert_gradients
+from tinygan.training import METHODS, checkpoint, evaluation, networks
 
 SMALL = dict(steps=2, batch=8, width=8, depth=1, n_critic=1)
 RNG = np.random.default_rng(0)
@@ -85,7 +86,6 @@ def test_bounded_samples_stay_within_the_training_part(run, tmp_path, capsys):
     free, kept = gan.sample(3000), gan.sample(3000, bounded=True)
     assert free[:, 0].min() < seen[:, 0].min(), "untrained samples go beyond it"
     np.testing.assert_array_equal(kept, np.clip(free, seen.min(axis=0), seen.max(axis=0)))
-    assert main(["evaluate", "run"]) == 0
 
 
 def test_what_has_no_columns_has_no_bounds(tmp_path, monkeypatch, capsys):
@@ -164,7 +164,7 @@ def test_a_header_without_names_costs_no_row(tmp_path, name, line):
 def test_numbers_of_every_size_are_written_with_all_their_digits(values):
     x = np.array(values)[:, None]
     table = data.points(x).table
-    text = written(table.fitted(x), table)
+    text = written(table.rows(x), table)
     assert np.array_equal(np.loadtxt(io.StringIO(text)), x[:, 0]) and "-0\n" not in text
     whole = "." not in text and "e" not in text
     assert whole == (np.equal(np.mod(x, 1), 0).all() and np.abs(x).max() < 2**53)
@@ -172,9 +172,9 @@ def test_numbers_of_every_size_are_written_with_all_their_digits(values):
 
 def test_samples_of_a_whole_column_are_rounded_not_cut_off():
     table = data.points(np.array([[1.0, 7.0], [5.0, 7.0]])).table
-    made = table.fitted(np.array([[2.6, 6.9], [-0.4, 7.2], [-2.5, 7.0]]))
+    made = table.rows(np.array([[2.6, 6.9], [-0.4, 7.2], [-2.5, 7.0]]))
     assert made.tolist() == [[3, 7], [0, 7], [-2, 7]] and not np.signbit(made[1, 0])
-    assert table.fitted(np.array([[-2.5, 7.0], [9.0, 7.0]]), True).tolist() == [[1, 7], [5, 7]]
+    assert table.rows(np.array([[-2.5, 7.0], [9.0, 7.0]]), True).tolist() == [[1, 7], [5, 7]]
 
 
 def test_a_thousand_columns_keep_their_names(tmp_path):
@@ -213,8 +213,8 @@ def test_columns_are_chosen_by_name_or_number_or_range(tmp_path, asked, names):
     ("0", "no column '0'"), ("7", "no column '7'"), ("4-7", "no column '4-7'"), ("6-4", "'6-4'"),
     ("-1", "no column '-1'"), ("9" * 5000, "no column '999"), ("4,4", "names a column twice"),
     ("width,4-5", "a column twice"), ("width,", "no column ''"), ("", "names no column"),
-    ("٤", "no column"), ("kind", "line 2, column 3: 'a0' is not a finite number"),
-    ("id,when", "nor are the others in 'when'; leave out such columns: --columns 1$")])
+    ("٤", "no column"), ("when", "line 2, column 2: '2024-01-01' is not a finite number"),
+    ("id,when", "does 'when' hold categories; leave out such columns: --columns 1$")])
 def test_a_choice_that_is_none_is_refused(tmp_path, asked, says):
     (tmp_path / "t.csv").write_text(FLOWERS)
     with pytest.raises(DataError, match=says) as caught:
@@ -250,13 +250,13 @@ def test_only_tables_have_columns_to_choose(tmp_path, monkeypatch, source):
 
 def test_text_is_refused_by_name_with_the_choice_that_leaves_it_out(tmp_path):
     (tmp_path / "t.csv").write_text(FLOWERS)
-    with pytest.raises(DataError, match="column 2: '2024-01-01' is not a finite number, nor are "
-                       "the others in 'when', 'kind'; leave out such columns: --columns 1,4-6$"):
+    with pytest.raises(DataError, match="column 2: '2024-01-01' is not a finite number, nor does "
+                       "'when' hold categories; leave out such columns: --columns 1,3-6$"):
         data.load(tmp_path / "t.csv")
-    assert data.load(tmp_path / "t.csv", columns="1,4-6").dim == 4
+    assert data.load(tmp_path / "t.csv", columns="1,3-6").dim == 4 + 6
     lines = FLOWERS.splitlines()[1:]
     (tmp_path / "t.csv").write_text("\n".join(lines))
-    with pytest.raises(DataError, match="in column 2, column 3; leave out .* --columns 1,4-6$"):
+    with pytest.raises(DataError, match="column 2 hold categories; .* --columns 1,3-6$"):
         data.load(tmp_path / "t.csv")
     lines[9] = lines[9].replace("2024-01-10", "7")
     (tmp_path / "t.csv").write_text("\n".join(lines))
@@ -266,13 +266,35 @@ def test_text_is_refused_by_name_with_the_choice_that_leaves_it_out(tmp_path):
 
 def test_many_text_columns_make_no_long_message(tmp_path):
     names = [f"a rather long name of a column, {k}" for k in range(1000)]
-    lines = [",".join("x" * 99 if k % 2 else "1" for k in range(1000))] * 3
+    lines = [",".join(f"{line}" + "x" * 99 if k % 2 else "1" for k in range(1000))
+             for line in range(3)]
     header = io.StringIO()
     csv.writer(header).writerow(names)
     (tmp_path / "t.csv").write_text(header.getvalue() + "\n".join(lines))
-    with pytest.raises(DataError, match="and 498 more; .* --columns NAMES") as caught:
+    with pytest.raises(DataError, match="and 498 more hold .*: --columns NAMES") as caught:
         data.load(tmp_path / "t.csv")
     assert len(str(caught.value)) < len(str(tmp_path)) + 260
+
+
+@pytest.mark.parametrize("words", [
+    [f"text {k}" for k in range(40)], [f"2024-01-{k // 2 + 1:02}" for k in range(39)] + ["x"],
+    ["1,5", "2,5"] * 20, ["1.234,5", "7"] * 20, ["1,000"] * 40, [f"{k % 65}x" for k in range(400)]])
+def test_text_that_is_no_category_is_refused(tmp_path, words):
+    rows = [[word, k] for k, word in enumerate(words)]
+    with open(tmp_path / "t.csv", "w") as file:
+        csv.writer(file).writerows([["a", "b"], *rows])
+    with pytest.raises(DataError, match="nor does 'a' hold categories; leave|number; fill"):
+        data.load(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("cell, says", [("", "line 12, column 1: is empty"),
+                                        ("7", "line 2, column 1: 'b' is not"), ("nan", "line 2")])
+def test_a_hole_in_a_column_of_text_is_refused(tmp_path, cell, says):
+    rows = [f"{'bc'[k % 2]},{k}" for k in range(20)]
+    rows[10] = f"{cell},3"
+    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(rows))
+    with pytest.raises(DataError, match=says):
+        data.load(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("cell", ["nan", "inf", "", "1e999", "NaN"])
@@ -353,8 +375,16 @@ def test_a_pandas_frame_comes_back_as_one(tmp_path):
     assert GAN(**SMALL).fit(mixed).data_.table.whole.tolist() == [False, True]
     frame.to_csv(tmp_path / "t.csv")
     assert data.load(tmp_path / "t.csv").table.names == tuple(NAMES)
-    with pytest.raises(DataError, match="column 'kind': could not convert .*: 'red'; leave out"):
-        GAN(**SMALL).fit(frame.assign(kind="red"))
+    with pytest.raises(DataError, match="column 'who': could not convert .*: '0'|.*leave out"):
+        GAN(**SMALL).fit(frame.assign(who=[f"person {k}" for k in range(40)]))
+    with pytest.raises(TypeError, match="column 'day': objects that are no numbers"):
+        GAN(**SMALL).fit(frame.assign(day=pandas.Timestamp("2024-01-01"), kind="red"))
+    colours = frame.assign(kind=["red", "green"] * 20)
+    made = GAN(**SMALL).fit(colours).sample(30, as_frame=True)
+    assert list(made.columns) == [*NAMES, "kind"] and set(made["kind"]) <= {"red", "green"}
+    assert made.dtypes.iloc[:4].tolist() == [float, np.int64, float, float]
+    again = GAN(**SMALL).fit(colours.astype({"kind": "category"})).sample(30, as_frame=True)
+    pandas.testing.assert_frame_equal(made, again)
 
 
 @pytest.mark.parametrize("change, says", [
@@ -372,6 +402,157 @@ def test_a_file_with_impossible_columns_is_refused(tmp_path, change, says):
     checkpoint.save(tmp_path / "bad.npz", header, arrays)
     with pytest.raises(checkpoint.CheckpointError, match=f"the {says} of its data|the names of it"):
         GAN.load(tmp_path / "bad.npz")
+
+
+# ------------------------------------------------------------------------------------ categories
+
+
+WORDS = ["plain", "größe 長さ", "a,b", 'say "so"', "two\nlines", "a;b", "tab\tthere", "cr\rcr", "'"]
+SHARES = np.array([30, 20, 15, 10, 8, 6, 5, 4, 2]) / 100
+
+
+def mixed(n=200):
+    """Rows of a number, a category, a whole number and a category of two."""
+    kinds = RNG.choice(len(WORDS), n, p=SHARES)
+    return [[0.5 * k + x, WORDS[k], int(m), "yn"[m % 2]] for k, x, m in
+            zip(kinds.tolist(), RNG.normal(size=n).tolist(), RNG.integers(0, 9, n).tolist())]
+
+
+def mixed_file(path, rows, names=("x", "kind", "count", "flag")):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows([names, *rows])
+    return str(path)
+
+
+@pytest.mark.parametrize("names", [("x", "kind", "count", "flag"), ("2019", "kind", "1", "flag"),
+                                   ("", "kind", "c;d", "flag")])
+def test_text_becomes_categories_and_comes_back_as_text(run, tmp_path, capsys, names):
+    rows = mixed()
+    path = mixed_file(tmp_path / "t.csv", rows, names)
+    header, (x, kind, count, flag) = run(path)
+    assert "2 columns of text as 11 categories" in capsys.readouterr().out.splitlines()[0]
+    assert header == list(names) and set(kind) <= set(WORDS) and set(flag) <= {"y", "n"}
+    found = data.load(path)
+    assert found.dim == 1 + 9 + 1 + 2 and found.table.names == tuple(names)
+    points = found.to_data_units(found.at(np.arange(200)))
+    assert set(np.unique(points[:, 1:10])) == {0, 1} and (points[:, 1:10].sum(axis=1) == 1).all()
+    back = found.table.rows(points)
+    assert [row[1:] for row in back.tolist()] == [row[1:] for row in rows]
+    np.testing.assert_allclose(back[:, 0].astype(float), [row[0] for row in rows], atol=1e-6)
+    np.testing.assert_allclose(found.table.points(back), points, atol=1e-6)
+    again = data.load("new.csv").table.rows(data.load("new.csv").to_data_units(
+        data.load("new.csv").at(np.arange(50))))
+    assert again[:, 1].tolist() == list(kind) and again[:, 3].tolist() == list(flag)
+
+
+def test_rows_with_text_are_written_as_csv_alone(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, "HALVES", 2)
+    run(mixed_file(tmp_path / "t.csv", mixed(60)), sample=["--bounded"])
+    for name, code in (("a.npy", 2), ("a.npz", 2), ("a.png", 0), ("a.csv", 0)):
+        assert main(["sample", "run", "-n", "9", "-o", name]) == code
+    assert "columns of text go into .csv" in capsys.readouterr().err
+    assert main(["evaluate", "run"]) == 0 and "TV of column 2 kind" in capsys.readouterr().out
+    assert main(["report", "run"]) == 0
+
+
+CHECKED = ("wgan-gp", "vae", "mixture", "path-length")
+
+
+@pytest.mark.parametrize("method", [name if name in CHECKED else
+                                    pytest.param(name, marks=pytest.mark.thorough)
+                                    for name in METHODS])
+def test_every_method_makes_categories_replayed_resumed_and_in_parts(tmp_path, method):
+    path = mixed_file(tmp_path / "t.csv", mixed(60))
+    own = {name: value for name, value in SMALL.items() if name not in METHODS[method].without}
+    own |= {"steps": 4, "width": 8 if method == "mixture" else 16}
+    whole = GAN(method, **own).fit(path)
+    eager = GAN(method, **own, eager=True).fit(path)
+    half = GAN(method, **own)
+    for _ in half.prepare(path).train():
+        if half.run_.step == 2:
+            half.run_.stop = 1
+    half.save(tmp_path / "half.npz")
+    resumed = GAN.load(tmp_path / "half.npz", X=path)
+    for _ in resumed.run_.train():
+        pass
+    for other in (eager, resumed):
+        arrays, same = (gan.run_.state_dict()[0] for gan in (whole, other))
+        for name in arrays.keys() - {"history"}:
+            np.testing.assert_array_equal(arrays[name], same[name], name)
+    rows = whole.sample(50)
+    assert set(rows[:, 1]) <= set(WORDS) and set(rows[:, 3]) <= {"y", "n"}
+    assert np.isfinite(whole.score(path)) and whole.n_features_in_ == 4
+    assert GAN(method, **own | {"batch": 4}, accumulate=2).fit(path).sample(3).shape == (3, 4)
+
+
+def test_categories_are_drawn_with_the_probabilities_of_a_softmax():
+    logits = np.array([[0.3, 1.0, -1.0, 0.5, 7.0, 2.0, -2.0]], np.float32)
+    table = data.points(np.zeros((2, 4)), categories={1: ["a", "b", "c"], 3: ["d", "e"]}).table
+    made = networks.Categories(lambda z: z[:, :1] * 0 + logits, table, 2)
+    n = 40_000
+    z = np.random.default_rng(0).standard_normal((n, 2 + 10), np.float32)
+    y = made(z)
+    assert y.dtype == np.float32 and y.shape == (n, 7)
+    assert (y[:, 0] == logits[0, 0]).all() and (y[:, 4] == 7).all(), "numbers are left alone"
+    for block in (slice(1, 4), slice(5, 7)):
+        shares = np.exp(logits[0, block]) / np.exp(logits[0, block]).sum()
+        np.testing.assert_allclose(y[:, block].sum(axis=1), 1, rtol=1e-5)
+        found = np.bincount(y[:, block].argmax(axis=1), minlength=len(shares)) / n
+        assert (np.abs(found - shares) < 5 * np.sqrt(shares * (1 - shares) / n)).all()
+        assert (y[:, block].max(axis=1) > 0.9).mean() > 0.7, "nearly one-hot"
+    chosen = y[:, 1:4].argmax(axis=1) * 2 + y[:, 5:].argmax(axis=1)
+    both = np.bincount(chosen, minlength=6).reshape(3, 2) / n
+    independent = both.sum(axis=1, keepdims=True) * both.sum(axis=0)
+    assert np.abs(both - independent).max() < 5 / np.sqrt(n), "each column has noise of its own"
+
+
+def test_shares_of_categories_have_the_gradient_that_is_measured():
+    table = data.points(np.zeros((2, 3)), categories={0: ["a", "b", "c"]}).table
+    z = np.random.default_rng(0).standard_normal((4, 2 + 6))
+
+    def output(y):
+        made = networks.Categories(lambda z: y, table, 2)
+        return made(z)
+
+    assert_gradients(output, np.random.default_rng(1).standard_normal((4, 5)) * 0.1, orders=2)
+
+
+def test_noise_of_zeros_gives_finite_shares():
+    table = data.points(np.zeros((2, 1)), categories={0: ["a", "b"]}).table
+    made = networks.Categories(lambda z: z[:, :2], table, 2)
+    for z in (np.zeros((1, 6), np.float32), np.full((1, 6), 1e19, np.float32)):
+        assert np.isfinite(made(z)).all()
+
+
+def test_a_trained_generator_gets_shares_and_what_depends_on_them(tmp_path):
+    path = mixed_file(tmp_path / "t.csv", mixed(1000))
+    gan = GAN(steps=400, width=32, n_critic=2, lr=4e-3, seed=0).fit(path)
+    rows = gan.sample(4000)
+    shares = np.array([(rows[:, 1] == word).mean() for word in WORDS])
+    assert np.abs(shares - SHARES).sum() / 2 < 0.25
+    means = [rows[rows[:, 1] == word, 0].astype(float).mean() for word in WORDS[:4]]
+    assert np.corrcoef(means, np.arange(4))[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("change", [
+    [[1, ["a", "a"]]], [[9, ["a", "b"]]], [[-1, ["a", "b"]]], [[1, ["a", 7]]], [[1, []]],
+    [[1, "ab"]], {"1": ["a"]}, None, 7, [[1]], [[True, ["a", "b"]]], [[[1], ["a", "b"]]]])
+def test_a_file_with_impossible_categories_is_refused(tmp_path, change):
+    GAN(**SMALL).fit(mixed_file(tmp_path / "t.csv", mixed(60))).save(tmp_path / "g.npz")
+    header, arrays = checkpoint.load(tmp_path / "g.npz")
+    del header["sha256"]
+    arrays["data/categories"] = np.frombuffer(json.dumps(change).encode(), np.uint8)
+    checkpoint.save(tmp_path / "bad.npz", header, arrays)
+    with pytest.raises(checkpoint.CheckpointError):
+        GAN.load(tmp_path / "bad.npz")
+
+
+def test_a_score_needs_the_categories_of_the_fit(tmp_path):
+    rows = mixed(60)
+    gan = GAN(**SMALL).fit(mixed_file(tmp_path / "t.csv", rows))
+    others = [[x, kind, count, {"y": "yes", "n": "no"}[flag]] for x, kind, count, flag in rows]
+    with pytest.raises(ValueError, match="other categories than the data of the fit"):
+        gan.score(mixed_file(tmp_path / "u.csv", others))
 
 
 # ------------------------------------------------------------------------------------ evaluation
@@ -424,7 +605,7 @@ def test_a_table_is_evaluated_column_by_column(monkeypatch, columns, rows):
     shown = [row.generated for name, row in table.items() if name.startswith("W1 of column")]
     assert len(shown) == min(columns, 12)
     if columns > 12:
-        mean = table[f"W1, mean of {columns} columns"]
+        mean = table[f"mean of {columns} columns"]
         assert mean.generated < np.mean(shown), "those farthest away are shown"
         assert mean.real < mean.generated < 3 and mean.low <= mean.generated <= mean.high
 
@@ -437,3 +618,13 @@ def test_samples_are_evaluated_as_they_are_written(monkeypatch):
     constant = table["W1 of column 2 b"]
     assert constant.generated == constant.low == constant.high == constant.real == 0
     assert table["W1 of column 3 c"].generated > 0
+
+
+def test_total_variation_of_categories_is_that_of_their_shares(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "HALVES", 2)
+    gan = GAN(**SMALL).fit(mixed_file(tmp_path / "t.csv", mixed(300)))
+    row = {row.name: row for row in evaluation.rows(gan.run_.game)}["TV of column 4 flag"]
+    test = gan.data_.table.rows(gan.data_.to_data_units(gan.data_.part("test", 99, RNG)))
+    made = gan.sample(len(test))
+    share = [np.mean(rows[:, 3] == "y") for rows in (test, made)]
+    assert row.generated == pytest.approx(abs(share[0] - share[1]), abs=1e-6)

@@ -28,7 +28,7 @@ from tinygan.testing import (certificate, check, explain, orders, problem, repor
                              slopes)
 from tinygan.training import (METHODS, CheckpointError, Config, Diverged, checkpoint, diagnosis,
                               distributed, estimator, evaluation, game, likelihood, methods,
-                              new_game, record, run)
+                              networks, new_game, record, run)
 
 X = np.random.default_rng(0).normal(size=(40, 2)) * [1, 50] + [0, 1000]
 SMALL = dict(steps=8, batch=8, width=8, depth=1, seed=5)
@@ -157,6 +157,8 @@ MAKE = {
     game.PathLength: game.PathLength, game.Game: play, likelihood.JointGame: lambda: play("vae"),
     likelihood.Autoencoder: lambda: play("vae"), likelihood.VAEGAN: lambda: play("vae-gan"),
     likelihood.Mixture: lambda: play("mixture"),
+    networks.Categories: lambda: networks.Categories(
+        dense(), data.points(np.eye(3), categories={1: ["a", "b"]}).table, 2),
     likelihood.Decoder: lambda: play("vae").generator,
     likelihood.GaussianMixture: lambda: play("mixture").generator,
     methods.Method: lambda: METHODS["r1"], methods.Config: lambda: Config(steps=3),

@@ -293,6 +293,8 @@ def sample(options: argparse.Namespace) -> int:
     shape = gan.data_.shape
     if kind == ".csv" and shape:
         raise CommandError(USAGE, f"-o {options.o}: images go into .png, .npy or .npz")
+    if kind in (".npy", ".npz") and gan.data_.table and gan.data_.table.categories:
+        raise CommandError(USAGE, f"-o {options.o}: columns of text go into .csv")
     if kind == ".png" and not shape:
         gan = open_with_data(path, device=options.device)  # the samples are drawn over them
     made = gan.sample(options.n, options.seed, bounded=options.bounded)
@@ -319,7 +321,8 @@ def write_picture(made: np.ndarray, gan: GAN, options: argparse.Namespace) -> No
         return
     title = (f"{gan.method} on {gan.data_.name}, step {gan.run_.step:,}: "
              f"{len(made):,} samples, seed {options.seed}")
-    plots.save(plots.scatter(gan.data_, made, title), options.o)
+    points = made if gan.data_.table is None else gan.data_.table.points(made)
+    plots.save(plots.scatter(gan.data_, points, title), options.o)
 
 
 def walk(options: argparse.Namespace) -> int:

@@ -155,7 +155,8 @@ def show(address: str) -> None:
 
 def drawn(gan: GAN) -> np.ndarray:
     """The samples that a run leaves and its picture shows."""
-    return gan.sample(1000 if gan.data_.shape else 2500)
+    made = gan.sample(1000 if gan.data_.shape else 2500)
+    return made if gan.data_.table is None else gan.data_.table.points(made)
 
 
 def panel(gan: GAN, drawn: np.ndarray, ideal: Scores) -> Any:

@@ -1,11 +1,11 @@
 """Data: toy distributions with known modes, the user's own points and images."""
 
 from .dataset import Columns, DataSet
-from .files import DataError, points
+from .files import DataError, categories_of, points
 from .images import IMAGES, image_array, load_images
 from .sources import load
 from .tables import frame, write_table
 from .toy import TOYS, grid, ring, swissroll
 
-__all__ = ["IMAGES", "TOYS", "Columns", "DataError", "DataSet", "frame", "grid", "image_array",
-           "load", "load_images", "points", "ring", "swissroll", "write_table"]
+__all__ = ["IMAGES", "TOYS", "Columns", "DataError", "DataSet", "categories_of", "frame", "grid",
+           "image_array", "load", "load_images", "points", "ring", "swissroll", "write_table"]

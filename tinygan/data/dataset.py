@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,25 +17,60 @@ Rows = Callable[[np.ndarray], np.ndarray]  # indices -> (n, dim) float32, networ
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What the columns of points are called, and what numbers are in them."""
+    """The columns of a table, and how they are in points.
 
-    names: tuple[Any, ...] | None  # as in the header of a table; None without one
-    whole: np.ndarray  # (dim,) bool: whole numbers only
-    low: np.ndarray  # (dim,) float64: the least number in the training part
-    high: np.ndarray  # (dim,) float64: the largest
+    A column of numbers is one number of a point; a column of text is as many as it has categories,
+    1 for the row's own and 0 for the others (one-hot).
+    """
 
-    def fitted(self, x: np.ndarray, bounded: bool = False) -> np.ndarray:
-        """Samples (n, dim) with whole numbers where there are no others, and constants exact.
+    names: tuple[Any, ...] | None  # as in the header; None without one
+    whole: np.ndarray  # (columns,) bool: whole numbers only
+    low: np.ndarray  # (columns,) float64: the least number in the training part, 0 of text
+    high: np.ndarray  # (columns,) float64: the largest, 1 of text
+    categories: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # of columns of text
 
-        If ``bounded``, every number is moved into its column's range, ``low`` to ``high``.
+    @property
+    def blocks(self) -> list[slice]:
+        """Where each column is in a point."""
+        ends = np.cumsum([len(self.categories.get(k, "1")) for k in range(len(self.whole))])
+        return [slice(int(a), int(b)) for a, b in zip([0, *ends], ends)]
+
+    def encoded(self, codes: np.ndarray) -> np.ndarray:
+        """Points (n, dim) of rows (n, columns) that hold indices of categories in place of text."""
+        return np.concatenate([np.eye(len(self.categories[k]))[codes[:, k].astype(int)]
+                               if k in self.categories else codes[:, k:k + 1]
+                               for k in range(codes.shape[1])], axis=1)
+
+    def points(self, rows: np.ndarray) -> np.ndarray:
+        """Points (n, dim) of rows (n, columns). KeyError for text that is no category."""
+        if not self.categories:
+            return rows
+        codes = rows.copy()
+        for k, words in self.categories.items():
+            places = {word: place for place, word in enumerate(words)}
+            codes[:, k] = [places[word] for word in rows[:, k]]
+        return self.encoded(codes.astype(np.float64))
+
+    def rows(self, points: np.ndarray, bounded: bool = False) -> np.ndarray:
+        """Rows (n, columns) of generated points (n, dim), of objects if there is text.
+
+        Whole numbers where there are no others, constants exact, and the category with the largest
+        share. If ``bounded``, every number is moved into its column's range, ``low`` to ``high``.
         """
+        x = points[:, [block.start for block in self.blocks]]
         x = np.where(self.whole, np.rint(x) + 0.0, x)  # without a minus before 0
-        return np.clip(x, self.low, self.high, out=x, where=(self.low == self.high) | bounded)
+        np.clip(x, self.low, self.high, out=x, where=(self.low == self.high) | bounded)
+        rows = x.astype(object) if self.categories else x
+        for k, words in self.categories.items():
+            rows[:, k] = np.array(words, object)[points[:, self.blocks[k]].argmax(axis=1)]
+        return rows
 
-    def split(self, x: np.ndarray) -> list[np.ndarray]:
-        """The columns of samples: int64 of whole numbers that all fit into it, else float64."""
-        fit = self.whole & (np.abs(x) < 2**53).all(axis=0)
-        return [x[:, k].astype(np.int64) if fit[k] else x[:, k] for k in range(x.shape[1])]
+    def split(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The columns of rows: text, int64 of whole numbers that all fit into it, else float64."""
+        columns = [x if k in self.categories else x.astype(np.float64)
+                   for k, x in enumerate(rows.T)]
+        return [x.astype(np.int64) if whole and (np.abs(x) < 2**53).all() else x
+                for x, whole in zip(columns, self.whole)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +128,14 @@ class DataSet:
         return backend.to_numpy(x) * self.scale + self.mean
 
     def to_samples(self, x: Any, bounded: bool = False) -> np.ndarray:
-        """Generated points in the form of the data: images, or numbers as the columns have them.
+        """Generated points in the form of the data: images, or rows as the columns have them.
 
-        (``Columns.fitted``; what has neither images nor columns comes back in data units.)
+        (``Columns.rows``; what has neither images nor columns comes back in data units.)
         """
         if self.shape is not None:
             return self.to_images(x)
         x = self.to_data_units(x)
-        return x if self.table is None else self.table.fitted(x, bounded)
+        return x if self.table is None else self.table.rows(x, bounded)
 
     def to_images(self, x: Any) -> np.ndarray:
         """(..., dim) in the networks' units -> (..., c, h, w) uint8; NaN becomes black."""

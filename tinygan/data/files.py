@@ -10,7 +10,7 @@ import re
 import stat
 import warnings
 from array import array as flat_array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -22,9 +22,11 @@ from .. import backend
 from .dataset import Columns, DataSet, finite, split_of
 
 T = TypeVar("T")
-# The numbers in a file, what they were taken for, and the columns' names, if it has a header
-Read = tuple[np.ndarray, str, list[str] | None]
+# The numbers in a file, what they were taken for, the columns' names, if it has a header, and the
+# categories of columns of text, whose numbers are indices
+Read = tuple[np.ndarray, str, list[str] | None, dict[int, list[str]]]
 TABLES = (".csv", ".tsv", ".txt")
+MOST_CATEGORIES = 64  # of a column of text
 MOST_HEADER = 10_000  # bytes of the text before an array in NumPy's format
 SUSPICIOUS = 2**24  # bytes of inflated data
 
@@ -33,36 +35,64 @@ class DataError(ValueError):
     """Unusable data: one line that names the file, the row or shape, the cause and the remedy."""
 
 
-def points(array: Any, name: str = "points", names: Sequence[Any] | None = None) -> DataSet:
+def points(array: Any, name: str = "points", names: Sequence[Any] | None = None,
+           categories: Mapping[int, Sequence[str]] | None = None) -> DataSet:
     """The data set of the rows of an array (n, d) with n >= 2, d >= 1; (n,) counts as (n, 1).
 
     Every column is standardized, x -> (x - mean) / standard deviation (divisor n), with those of
     the training rows (``split_of``); a column that is constant there is only centred (scale 1).
-    ``names`` are those of the columns, if they have any. Raises DataError for anything but finite
-    real numbers of such a shape.
+    ``names`` are those of the columns, if they have any; ``categories`` says which columns are
+    indices of categories, and what these are called: they become one-hot, and stay 0 and 1.
+    Raises DataError for anything but finite real numbers of such a shape.
     """
     values = _real_rows(array, name)
-    if names is not None and len(names) != values.shape[1]:
-        raise DataError(f"{name}: {len(names)} names for {values.shape[1]} columns")
+    table = _table(values, name, names, categories or {})
+    values = table.encoded(values) if categories else values
     split = split_of(len(values))
     seen = values[split["train"]]
     with np.errstate(over="ignore", invalid="ignore"):
-        low, high = seen.min(axis=0), seen.max(axis=0)
-        constant = low == high
+        constant = seen.max(axis=0) == seen.min(axis=0)
         mean = np.where(constant, seen[0], seen.mean(axis=0))
         # Divided by the farthest, squares stay in the range of float64
         farthest = np.where(constant, 1.0, np.abs(seen - mean).max(axis=0))
         spread = farthest * np.sqrt(np.mean(np.square((seen - mean) / farthest), axis=0))
         scale = np.where(spread == 0, 1.0, spread)
+        for column in table.categories:
+            mean[table.blocks[column]], scale[table.blocks[column]] = 0, 1
         standardized = ((values - mean) / scale).astype(np.float32)
     usable = np.isfinite(spread) & np.isfinite(standardized).all(axis=0)
     if not usable.all():
         raise DataError(f"{name}: column {np.argmin(usable)} (counted from 0) holds numbers too "
                         f"large to standardize (up to {np.abs(values).max():.3g}); rescale them")
     rows = partial(np.take, standardized, axis=0)
-    whole = (np.rint(values) == values).all(axis=0)
-    table = Columns(None if names is None else tuple(names), whole, low, high)
     return finite(name, values.shape[1], split, rows, mean, scale, table=table)
+
+
+def _table(values: np.ndarray, name: str, names: Sequence[Any] | None,
+           categories: Mapping[int, Sequence[str]]) -> Columns:
+    """What is in the columns of rows (n, columns)."""
+    if names is not None and len(names) != values.shape[1]:
+        raise DataError(f"{name}: {len(names)} names for {values.shape[1]} columns")
+    seen, text = values[split_of(len(values))["train"]], list(categories)
+    whole = (np.rint(values) == values).all(axis=0)
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    whole[text], low[text], high[text] = False, 0, 1
+    return Columns(None if names is None else tuple(names), whole, low, high,
+                   {column: tuple(words) for column, words in categories.items()})
+
+
+def categories_of(words: Sequence[str]) -> tuple[list[str], np.ndarray] | None:
+    """(the categories in order, the index of each word's), or None if text is too varied for that.
+
+    At most ``MOST_CATEGORIES``, each twice on average, none of them a number with a comma.
+    """
+    found = sorted(set(words))
+    if len(found) > min(MOST_CATEGORIES, len(words) / 2):
+        return None
+    if any(number(word.replace(",", "")) is not None for word in found):
+        return None
+    places = {word: k for k, word in enumerate(found)}
+    return found, np.array([places[word] for word in words])
 
 
 def _real_rows(array: Any, name: str) -> np.ndarray:
@@ -156,7 +186,7 @@ def refuse_bomb(where: object, inflated: int, held: int) -> None:
 
 def _read_npy(path: Path) -> Read:
     with path.open("rb") as stream:
-        return _read_array(stream, path.stat().st_size, str(path)), "", None
+        return _read_array(stream, path.stat().st_size, str(path)), "", None, {}
 
 
 def _read_npz(path: Path) -> Read:
@@ -176,7 +206,7 @@ def _read_npz(path: Path) -> Read:
             raise DataError(f"{where}: cut off; save it again")
         refuse_bomb(where, member.file_size, member.compress_size)
         with archive.open(member) as stream:
-            return _read_array(stream, member.file_size, where), "", None
+            return _read_array(stream, member.file_size, where), "", None, {}
 
 
 def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
@@ -219,7 +249,8 @@ def _read_table(path: Path, columns: str | None = None) -> Read:
 def _parse(text: IO[str], path: Path, chosen: str | None) -> Read:
     numbers, names, width, nameless, unlikely = flat_array("d"), None, 0, False, None
     taken: Sequence[int] = ()  # the columns that are read
-    words: dict[int, tuple[int, str]] = {}  # those of text: the first line, and what it holds
+    begun = 0  # the line of the first row
+    words: dict[int, list[str]] = {}  # what is in those of text
     header, lines = _table_lines(text)
 
     def refuse(line: int, column: int, word: str) -> DataError:
@@ -244,36 +275,51 @@ def _parse(text: IO[str], path: Path, chosen: str | None) -> Read:
             taken = range(width) if chosen is None else _chosen(chosen, names, width, path)
             if names:
                 continue
-        if not numbers:
-            words = {column: (line, fields[column].strip()) for column in taken
+        if not begun:
+            begun = line
+            words = {column: [] for column in taken
                      if values[column] is None and fields[column].strip()}
         for column in taken:
-            value = values[column]
+            value, word = values[column], fields[column].strip()
             if column in words:
                 if value is not None:
-                    raise refuse(*words[column][:1], column, words[column][1])
-                value = math.nan
+                    raise refuse(begun, column, words[column][0])
+                if not word:
+                    raise refuse(line, column, word)
+                words[column].append(word)
+                value = 0.0
             elif value is None or not math.isfinite(value):
-                raise refuse(line, column, fields[column].strip())
+                raise refuse(line, column, word)
             numbers.append(value)
     if not numbers:
         what = "has a header but no points" if width else "is empty"
         raise DataError(f"{path}: {what}; expected one point a line")
-    if words:
-        column = next(iter(words))
-        if len(words) == len(taken):
-            raise refuse(words[column][0], column, words[column][1])
-        raise _text_refused(path, words, taken, names)
-    array = np.array(numbers).reshape(-1, len(taken))
+    array, categories = np.array(numbers).reshape(-1, len(taken)), {}
+    refused = {}
+    for column, text_of in words.items():
+        if found := categories_of(text_of):
+            k = list(taken).index(column)
+            categories[k], array[:, k] = found
+        else:
+            refused[column] = begun, text_of[0]
+    if len(refused) == len(taken):
+        raise refuse(begun, taken[0], words[taken[0]][0])
+    if refused:
+        raise _text_refused(path, refused, taken, names)
+    reading = [f"{len(taken)} of {width} columns"] * (chosen is not None)
+    if categories:
+        of_text = f"{len(categories)} column{'s' * (len(categories) > 1)} of text"
+        reading.append(f"{of_text} as {sum(map(len, categories.values()))} categories")
     if chosen is not None:
-        return (array, f"{len(taken)} of {width} columns",
-                names and [names[column] for column in taken])
+        named = names and [names[column] for column in taken]
+        return array, ", ".join(reading), named, categories
     start = array[0, 0]  # of an index: 0 if pandas wrote it, 1 if R did
     if nameless and start in (0, 1) and np.array_equal(array[:, 0], start + np.arange(len(array))):
-        return array[:, 1:], "index column without a name left out", names and names[1:]
+        return (array[:, 1:], ", ".join(["index column without a name left out", *reading]),
+                names and names[1:], {k - 1: found for k, found in categories.items()})
     if unlikely:
         raise unlikely
-    return array, "", names
+    return array, ", ".join(reading), names, categories
 
 
 def _chosen(asked: str, names: list[str] | None, width: int, path: Path) -> list[int]:
@@ -312,15 +358,17 @@ def _text_refused(path: Path, words: dict[int, tuple[int, str]], taken: Sequence
         elif k not in words:
             spans.append([k + 1, k + 1])
     ranges = ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in spans)
+    do = "do" if len(words) > 1 else "does"
     return DataError(f"{path}: line {line}, column {column + 1}: {word[:24]!r} is not a finite "
-                     f"number, nor are the others in {named}; leave out such columns: "
+                     f"number, nor {do} {named} hold categories; leave out such columns: "
                      f"--columns {ranges if len(ranges) < 60 else 'NAMES'}")
 
 
 def _table_lines(text: IO[str]) -> tuple[bool, Iterator[tuple[int, list[str]]]]:
     """(is the first line a header by its quotes?, (line from 1, fields) of all but blank lines).
 
-    A header like "2019","2020" is numeric; only that the line after it has no quotes tells.
+    A header like "2019","2020" is numeric; only that the line after it has cells without quotes
+    tells.
     """
     bare = re.sub('"((?:[^"]|"")*)"', lambda quoted: '"x"' if quoted[1].strip() else '""',
                   text.read(2**20))  # without the commas and line ends inside quotes
@@ -328,10 +376,11 @@ def _table_lines(text: IO[str]) -> tuple[bool, Iterator[tuple[int, list[str]]]]:
     full = filter(str.strip, io.StringIO(bare, newline=""))
     first, second = next(full, ""), next(full, "")
     separator = next((mark for mark in "\t;" if mark in first), ",")
-    quoted = all(field.strip() in ('""', '"x"') for field in first.split(separator))
+    quoted, whole = ([field.strip() in ('""', '"x"') for field in line.split(separator)]
+                     for line in (first, second))
     reader = csv.reader(text, delimiter=separator)
     lines = ((reader.line_num, fields) for fields in reader if any(map(str.strip, fields)))
-    return quoted and "x" in first and bool(second) and '"' not in second, lines
+    return all(quoted) and "x" in first and bool(second) and not all(whole), lines
 
 
 def number(text: str) -> float | None:

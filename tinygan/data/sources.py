@@ -42,7 +42,8 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
                             "file, an IDX file of images, or a folder of pictures")
         images = load_images(name, data_dir, size, channels, report)
         return replace(images, name=path.name.split(".")[0])
-    array, reading, names = (None, "", None) if is_toy else interpreted(path, columns)
+    array, reading, names, categories = (None, "", None, {}) if is_toy else interpreted(
+        path, columns)
     stem = name if is_toy else path.name[:path.name.lower().rindex(ending)]
     if array is not None and array.ndim > 2:
         return replace(as_asked(image_array(array, name), size, channels), name=stem)
@@ -53,4 +54,4 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     if array is None:
         return TOYS[name]()
     stem = path.name if stem in TOYS else stem  # not the ring
-    return replace(points(array, name, names), name=stem, reading=reading)
+    return replace(points(array, name, names, categories), name=stem, reading=reading)

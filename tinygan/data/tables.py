@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterable
 from typing import IO, Any
 
 import numpy as np
@@ -16,20 +17,25 @@ from .files import number
 def write_table(file: IO[bytes], x: np.ndarray, columns: Columns | None) -> None:
     """Samples (n, d) as a table in UTF-8 that ``load`` reads as the same numbers and names.
 
-    Names that could be taken for numbers, separators or line ends put the header into quotes.
+    Text that could be taken for numbers, separators or line ends has quotes.
     """
     text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="")
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if columns and columns.names is not None:
         names = [str(name) for name in columns.names]
-        plain = all(name.strip() and number(name) is None and not re.search("[;\t\r]", name)
-                    for name in names)
-        header = csv.writer(text, lineterminator="\n") if plain else csv.writer(
-            text, quoting=csv.QUOTE_ALL, lineterminator="\n")
-        header.writerow(names)
+        clear = all(name.strip() and number(name) is None for name in names)
+        (plain if clear and not _separates(names) else quoted).writerow(names)
     values = columns.split(x) if columns else list(x.T)
     rows = zip(*(column.tolist() for column in values))  # as Python writes them: all their digits
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    words = [word for own in columns.categories.values() for word in own] if columns else []
+    (quoted if _separates(words) else plain).writerows(rows)
     text.detach()
+
+
+def _separates(words: Iterable[str]) -> bool:
+    """Whether some text would be taken for several cells or lines without quotes."""
+    return any(re.search("[;\t\r]", word) for word in words)
 
 
 def frame(x: np.ndarray, columns: Columns) -> Any:

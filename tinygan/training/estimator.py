@@ -174,6 +174,9 @@ class GAN:
             x = given.draw(rng, n)
         else:
             x = given.at(np.unique(np.concatenate(list(given.split.values()))))
+        own = game.data.table
+        if given.table and own and given.table.categories != own.categories:
+            raise ValueError("X has other categories than the data of the fit")
         x = game.data.to_network_units(given.to_data_units(x))
         return -float(metrics.sliced_wasserstein(x, samples.sample(game, n), rng, 64))
 
@@ -204,11 +207,12 @@ class GAN:
                as_frame: bool = False) -> Any:
         """n new points (n, d) in the data's own units, or images (n, c, h, w) uint8.
 
-        Columns that hold whole numbers only, or one constant, do so in samples; ``bounded`` keeps
-        every number within its column's range in the training data. ``as_frame`` gives a pandas
-        DataFrame with the columns' names. The same seed gives the same samples. Raises ValueError
-        for n or seed out of range, for a generator whose output is not finite, and for images or
-        data without columns where these are asked for; ImportError without pandas.
+        An array of objects where columns are of text. Columns that hold whole numbers only, or one
+        constant, do so in samples; ``bounded`` keeps every number within its column's range in the
+        training data. ``as_frame`` gives a pandas DataFrame with the columns' names. The same seed
+        gives the same samples. Raises ValueError for n or seed out of range, for a generator whose
+        output is not finite, and for images or data without columns where these are asked for;
+        ImportError without pandas.
         """
         game = self._fitted().game
         if not 0 <= n <= 2**31 or seed < 0:
@@ -228,7 +232,8 @@ class GAN:
 
     @property
     def generator_(self) -> Module:
-        """The generator averaged over training: z ~ N(0, I), (n, latent), to points."""
+        """The generator averaged over training: z ~ N(0, I), (n, run_.game.latent_dim), to points.
+        """
         return self._fitted().game.average.network
 
     @property
@@ -240,8 +245,9 @@ class GAN:
 
     @property
     def n_features_in_(self) -> int:
-        """How many numbers a point has."""
-        return self._fitted().game.data.dim
+        """How many numbers a point has, or columns a row."""
+        data_set = self._fitted().game.data
+        return len(data_set.table.whole) if data_set.table else data_set.dim
 
     @property
     def history_(self) -> dict[str, np.ndarray]:
@@ -351,22 +357,32 @@ def _data_set(X: Any, options: dict[str, Any]) -> data.DataSet:
         values = X if backend.is_array(X) else np.asarray(X)
     except ValueError:  # rows of unequal length, for which ``points`` has an error
         return data.points(X)
+    categories: dict[int, Any] = {}
     if values.dtype.kind == "O":
-        values = _numbers(values, _labels(X))
+        values, categories = _numbers(values, _labels(X))
     if values.ndim == 1:
         raise data.DataError(f"points: expected shape (n, d), got {values.shape}; reshape(-1, 1) "
                              "makes points of one number each, reshape(1, -1) one point")
-    return data.image_array(values) if values.ndim > 2 else data.points(values, names=_labels(X))
+    if values.ndim > 2:
+        return data.image_array(values)
+    return data.points(values, names=_labels(X), categories=categories)
 
 
-def _numbers(objects: np.ndarray, labels: list[Any] | None) -> np.ndarray:
-    """The numbers in an array of objects, as a table of several types makes one."""
-    where = "points"
+def _numbers(objects: np.ndarray, labels: list[Any] | None) -> tuple[np.ndarray, dict[int, Any]]:
+    """The numbers in an array of objects, as a table of several types makes one; its categories.
+
+    A column of text becomes the indices of its categories.
+    """
+    where, found, categories = "points", objects.copy(), {}
     try:
-        for label, column in zip(labels or [], objects.T):
-            where = f"points: column {label!r:.40}"
-            column.astype(np.float64)
-        return objects.astype(np.float64)
+        for k, column in enumerate(objects.T if objects.ndim == 2 else []):
+            where = f"points: column {labels[k] if labels else k!r:.40}"
+            coded = all(isinstance(x, str) for x in column) and data.categories_of(column.tolist())
+            if coded:
+                categories[k], found[:, k] = coded
+            else:
+                column.astype(np.float64)
+        return found.astype(np.float64), categories
     except TypeError as error:
         raise TypeError(f"{where}: objects that are no numbers: {error}") from error
     except ValueError as error:
@@ -437,23 +453,36 @@ def _described(about: dict[str, Any], mean: np.ndarray, scale: np.ndarray) -> da
 
 def _columns_to_arrays(columns: data.Columns) -> dict[str, np.ndarray]:
     """For a checkpoint; names as the bytes of JSON, since they can be longer than its header."""
-    names = np.frombuffer(json.dumps(columns.names).encode(), np.uint8)
-    return {"data/names": names, "data/whole": columns.whole, "data/low": columns.low,
-            "data/high": columns.high}
+    names = _json_array(columns.names)
+    arrays = {"data/names": names, "data/whole": columns.whole, "data/low": columns.low,
+              "data/high": columns.high}
+    if columns.categories:
+        arrays["data/categories"] = _json_array(list(columns.categories.items()))
+    return arrays
+
+
+def _json_array(value: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
 
 
 def _columns_from_arrays(arrays: dict[str, np.ndarray], dim: int) -> data.Columns:
     """Takes them out of a checkpoint's arrays. ValueError for impossible ones."""
     whole, low, high = (arrays.pop(f"data/{name}") for name in ("whole", "low", "high"))
     names = json.loads(arrays.pop("data/names").tobytes())
-    if not (whole.shape == low.shape == high.shape == (dim,) and whole.dtype == bool
+    text = json.loads(arrays.pop("data/categories", np.frombuffer(b"[]", np.uint8)).tobytes())
+    categories = {column: tuple(words) for column, words in text}
+    count = dim - sum(len(words) - 1 for words in categories.values())
+    if not all(type(k) is int and 0 <= k < count and words and len(set(words)) == len(words)
+               and all(type(word) is str for word in words) for k, words in categories.items()):
+        raise ValueError("the categories of its data are not those of a table")
+    if not (whole.shape == low.shape == high.shape == (count,) and whole.dtype == bool
             and low.dtype == high.dtype == np.float64 and np.isfinite([low, high]).all()
             and (low <= high).all()):
         raise ValueError("the columns of its data are not those of a table")
-    if names is not None and not (isinstance(names, list) and len(names) == dim
+    if names is not None and not (isinstance(names, list) and len(names) == count
                                   and all(type(name) in (int, str) for name in names)):
         raise ValueError("the names of its data's columns are not those of a table")
-    return data.Columns(None if names is None else tuple(names), whole, low, high)
+    return data.Columns(None if names is None else tuple(names), whole, low, high, categories)
 
 
 def _is_image(shape: Any, dim: int) -> bool:

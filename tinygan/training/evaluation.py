@@ -6,13 +6,14 @@ the choice of a checkpoint never see the test part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import metrics
+from ..data import Columns
 from . import samples
 from .game import Game
 
@@ -52,7 +53,7 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
     n = len(test)
     fake = samples.sample(game, n, seed)
     if data.table is not None:  # as they are written
-        fake = data.to_network_units(data.to_samples(fake))
+        fake = data.to_network_units(data.table.points(data.to_samples(fake)))
     train = data.part("train", N if data.split is None else 10 * N, rng)
     real, broken = train[:n], np.resize(train[:BROKEN], test.shape)
     found: list[Row] = []
@@ -95,28 +96,36 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
     add({"sliced Wasserstein": np.inf}, sliced, n, 1, test)
     add({"Wasserstein, exact": np.inf}, metrics.wasserstein, min(n, N_EXACT), 1, test)
     if data.table is not None and data.table.names is not None:
-        add_columns(data.table.names, fake, test, n, add)
+        add_columns(data.table, fake, test, n, add)
     if data.split is not None:
         held = data.part("validation", near, rng)
         found.append(copies(train, test, near, fake, held, broken))
     return found
 
 
-def add_columns(names: Sequence[Any], fake: np.ndarray, test: np.ndarray, n: int,
+def add_columns(table: Columns, fake: np.ndarray, test: np.ndarray, n: int,
                 add: Callable[..., None]) -> None:
     """Rows of a table's columns one by one, of many those farthest from the data, and of pairs."""
-    distances = metrics.marginal_wasserstein(test, fake)
-    worst = np.sort(np.argsort(distances, kind="stable")[-MOST_COLUMNS:])
-    labels = [" ".join(f"W1 of column {k + 1} {names[k]}".split())[:33] for k in worst]
-    if len(worst) < len(distances):
-        labels = [f"W1, mean of {len(distances)} columns", *labels]
+    def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        moved, shares = metrics.marginal_wasserstein(x, y), np.abs(x.mean(axis=0) - y.mean(axis=0))
+        return np.array([shares[block].sum() / 2 if k in table.categories else moved[block.start]
+                         for k, block in enumerate(table.blocks)])
+
+    each = distances(test, fake)
+    worst = np.sort(np.argsort(each, kind="stable")[-MOST_COLUMNS:])
+    names = table.names or [""] * len(each)
+    labels = [f"{'TV' if k in table.categories else 'W1'} of column {k + 1} {names[k]}"
+              for k in worst]
+    few = len(worst) == len(each)
+    if not few:
+        labels = [f"mean of {len(each)} columns", *labels]
 
     def shown(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        each = metrics.marginal_wasserstein(x, y)
-        return each[worst] if len(worst) == len(each) else np.append(each.mean(), each[worst])
+        each = distances(x, y)
+        return each[worst] if few else np.append(each.mean(), each[worst])
 
-    add(dict.fromkeys(labels, np.inf), shown, n, 1, test)
-    if 1 < len(distances) <= MOST_CORRELATED:
+    add({" ".join(label.split())[:33]: np.inf for label in labels}, shown, n, 1, test)
+    if 1 < len(each) and test.shape[1] <= MOST_CORRELATED:
         add({"largest error of a correlation": 2}, metrics.correlation_error, n, 2, test)
 
 

@@ -61,7 +61,7 @@ class Game:
         self.config, self.method, self.data, self.device = config, method, data, device
         self.ranks = ranks or Ranks()
         self.draws: dict[str, Draws] = {}  # of a part, by its name
-        self.latent_dim = config.latent
+        self.latent_dim = (config.latent or 0) + networks.noise_of(data.table)
         weights, draws = np.random.SeedSequence(config.seed).spawn(2)
         self.networks = self.build(backend.rng(weights, device))
         self.generator: Any = self.networks["generator"]

@@ -9,23 +9,32 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from .. import backend, init
-from ..data import DataSet
+import numpy as np
+
+from .. import backend, functional, init, ops
+from ..data import Columns, DataSet
 from ..layers import (Affine, BatchNorm, Conv2d, ConvTranspose2d, Dense, Flatten, LeakyReLU, Module,
                       ReLU, Reshape, Sequential, SpectralNorm, Tanh)
+from ..tensor import value_of
 
 if TYPE_CHECKING:
     from .methods import Config
 
 KERNEL = 4  # of the convolutions
 SLOPE = 0.2  # of the critic's rectifiers where they leak
+TEMPERATURE = 0.2  # of shares of categories (Xu et al. 2019)
 
 
-def generator(config: Config, data: DataSet, normalized: bool, rng: backend.Rng) -> Sequential:
-    """The generator of a run, from latents to points; for images it ends in a tanh."""
+def generator(config: Config, data: DataSet, normalized: bool, rng: backend.Rng) -> Module:
+    """The generator of a run, from latents to points.
+
+    For images it ends in a tanh, for tables with columns of text in ``Categories``.
+    """
     if config.net == "conv":
         return conv_generator(config.latent, data.shape, config.width, rng, normalized)
     network = mlp(config.latent, config.width, config.depth, data.dim, rng)
+    if data.table and data.table.categories:
+        return Categories(network, data.table, config.latent)
     return Sequential(*network.layers, Tanh()) if data.shape else network
 
 
@@ -70,6 +79,39 @@ def mlp(d_in: int, width: int, depth: int, d_out: int, rng: backend.Rng) -> Sequ
         layers += [Dense(d_in, width, rng=rng), ReLU()]
         d_in = width
     return Sequential(*layers, Dense(d_in, d_out, rng=rng, init=init.glorot_uniform))
+
+
+class Categories(Module):
+    """A generator whose outputs for columns of text become shares of their categories.
+
+    softmax((y + g) / t), nearly one-hot, y the network's outputs and g ~ Gumbel(0, 1): a draw of
+    the category with probabilities softmax(y) that has a gradient (Jang et al. 2017, eq. 2). The
+    noise is made of latents (u, v) beyond the network's own ``latent``, two for each category:
+    g = -log e with e = (u^2 + v^2) / 2, which is Exp(1) where u, v ~ N(0, 1). So all that is random
+    is in z, as in any generator.
+    """
+
+    def __init__(self, network: Module, columns: Columns, latent: int) -> None:
+        self.network, self.latent = network, latent
+        self.blocks = [columns.blocks[k] for k in sorted(columns.categories)]
+        self.count = noise_of(columns) // 2
+
+    def forward(self, z: Any) -> Any:
+        y, noise = self.network(z[:, :self.latent]), value_of(z)[:, self.latent:] ** 2
+        e = (noise[:, :self.count] + noise[:, self.count:]) / 2
+        gumbel = -np.log(np.maximum(e, 1e-20))
+        parts, done, used = [], 0, 0
+        for block in self.blocks:
+            own = gumbel[:, used:used + block.stop - block.start]
+            shares = functional.softmax((y[:, block] + own) / TEMPERATURE)
+            parts += [y[:, done:block.start], shares]
+            done, used = block.stop, used + own.shape[1]
+        return ops.concatenate([*parts, y[:, done:]], axis=1)
+
+
+def noise_of(columns: Columns | None) -> int:
+    """How many latents the noise of a table's ``Categories`` takes."""
+    return 2 * sum(map(len, columns.categories.values())) if columns else 0
 
 
 # ----------------------------------------------------------------------------------- convolutions
