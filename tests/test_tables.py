@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinygan import GAN, data, metrics
+from tinygan.app import page
 from tinygan.app.cli import main
 from tinygan.data import DataError
 from tinygan.testing import assert_gradients
@@ -315,6 +316,7 @@ def test_the_header_of_a_run_says_what_was_chosen_and_resuming_keeps_it(run, tmp
     assert "--columns cannot change" in capsys.readouterr().err
     header, _ = checkpoint.load("run/checkpoint.npz")
     assert header["data"]["columns"] == "width,2"
+    assert "--columns width,2" in page.command(GAN.load("run/checkpoint.npz"))
 
 
 # ------------------------------------------------------------------------------------ DataFrames
@@ -515,6 +517,15 @@ def test_shares_of_categories_have_the_gradient_that_is_measured():
         return made(z)
 
     assert_gradients(output, np.random.default_rng(1).standard_normal((4, 5)) * 0.1, orders=2)
+
+
+def test_a_column_that_cannot_be_standardized_is_counted_in_the_table(tmp_path):
+    rows = [["ab"[k % 2], k, (-1) ** k * 1e308, "xyz"[k % 3]] for k in range(40)]
+    with pytest.raises(DataError, match="column 2 .counted from 0. holds numbers too large"):
+        data.load(mixed_file(tmp_path / "t.csv", rows))
+    rows = [["ab"[k % 2], k, 1e300 + k * 1e299, "only one"] for k in range(40)]
+    made = GAN(**SMALL).fit(mixed_file(tmp_path / "t.csv", rows)).sample(9)
+    assert set(made[:, 3]) == {"only one"} and all(np.isfinite(x) for x in made[:, 2])
 
 
 def test_noise_of_zeros_gives_finite_shares():

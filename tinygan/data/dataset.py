@@ -57,12 +57,13 @@ class Columns:
         Whole numbers where there are no others, constants exact, and the category with the largest
         share. If ``bounded``, every number is moved into its column's range, ``low`` to ``high``.
         """
-        x = points[:, [block.start for block in self.blocks]]
+        blocks = self.blocks
+        x = points[:, [block.start for block in blocks]]
         x = np.where(self.whole, np.rint(x) + 0.0, x)  # without a minus before 0
         np.clip(x, self.low, self.high, out=x, where=(self.low == self.high) | bounded)
         rows = x.astype(object) if self.categories else x
         for k, words in self.categories.items():
-            rows[:, k] = np.array(words, object)[points[:, self.blocks[k]].argmax(axis=1)]
+            rows[:, k] = np.array(words, object)[points[:, blocks[k]].argmax(axis=1)]
         return rows
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:

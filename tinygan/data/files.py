@@ -57,13 +57,15 @@ def points(array: Any, name: str = "points", names: Sequence[Any] | None = None,
         farthest = np.where(constant, 1.0, np.abs(seen - mean).max(axis=0))
         spread = farthest * np.sqrt(np.mean(np.square((seen - mean) / farthest), axis=0))
         scale = np.where(spread == 0, 1.0, spread)
-        for column in table.categories:
-            mean[table.blocks[column]], scale[table.blocks[column]] = 0, 1
+        for k, block in enumerate(table.blocks) if table.categories else ():
+            if k in table.categories:
+                mean[block], scale[block] = 0, 1
         standardized = ((values - mean) / scale).astype(np.float32)
     usable = np.isfinite(spread) & np.isfinite(standardized).all(axis=0)
     if not usable.all():
-        raise DataError(f"{name}: column {np.argmin(usable)} (counted from 0) holds numbers too "
-                        f"large to standardize (up to {np.abs(values).max():.3g}); rescale them")
+        column = next(k for k, block in enumerate(table.blocks) if not usable[block].all())
+        raise DataError(f"{name}: column {column} (counted from 0) holds numbers too large to "
+                        f"standardize (up to {np.abs(values).max():.3g}); rescale them")
     rows = partial(np.take, standardized, axis=0)
     return finite(name, values.shape[1], split, rows, mean, scale, table=table)
 
@@ -280,32 +282,29 @@ def _parse(text: IO[str], path: Path, chosen: str | None) -> Read:
             words = {column: [] for column in taken
                      if values[column] is None and fields[column].strip()}
         for column in taken:
-            value, word = values[column], fields[column].strip()
+            value = values[column]
             if column in words:
+                words[column].append(fields[column].strip())
                 if value is not None:
                     raise refuse(begun, column, words[column][0])
-                if not word:
-                    raise refuse(line, column, word)
-                words[column].append(word)
+                if not words[column][-1]:
+                    raise refuse(line, column, "")
                 value = 0.0
             elif value is None or not math.isfinite(value):
-                raise refuse(line, column, word)
+                raise refuse(line, column, fields[column].strip())
             numbers.append(value)
     if not numbers:
         what = "has a header but no points" if width else "is empty"
         raise DataError(f"{path}: {what}; expected one point a line")
     array, categories = np.array(numbers).reshape(-1, len(taken)), {}
-    refused = {}
-    for column, text_of in words.items():
-        if found := categories_of(text_of):
-            k = list(taken).index(column)
+    for k, column in enumerate(taken):
+        if column in words and (found := categories_of(words[column])):
             categories[k], array[:, k] = found
-        else:
-            refused[column] = begun, text_of[0]
-    if len(refused) == len(taken):
+            del words[column]
+    if len(words) == len(taken):
         raise refuse(begun, taken[0], words[taken[0]][0])
-    if refused:
-        raise _text_refused(path, refused, taken, names)
+    if words:
+        raise _text_refused(path, begun, words, taken, names)
     reading = [f"{len(taken)} of {width} columns"] * (chosen is not None)
     if categories:
         of_text = f"{len(categories)} column{'s' * (len(categories) > 1)} of text"
@@ -344,10 +343,10 @@ def _chosen(asked: str, names: list[str] | None, width: int, path: Path) -> list
     return taken
 
 
-def _text_refused(path: Path, words: dict[int, tuple[int, str]], taken: Sequence[int],
+def _text_refused(path: Path, line: int, words: dict[int, list[str]], taken: Sequence[int],
                   names: list[str] | None) -> DataError:
-    """The error that names the columns without numbers, and says how the others are chosen."""
-    column, (line, word) = next(iter(words.items()))
+    """The error that names the columns of useless text, and says how the others are chosen."""
+    column, (word, *_) = next(iter(words.items()))
     named = ", ".join(repr(names[k].strip()[:24]) if names else f"column {k + 1}"
                       for k in list(words)[:2])
     named += f" and {len(words) - 2} more" * (len(words) > 2)

@@ -93,7 +93,7 @@ class Categories(Module):
 
     def __init__(self, network: Module, columns: Columns, latent: int) -> None:
         self.network, self.latent = network, latent
-        self.blocks = [columns.blocks[k] for k in sorted(columns.categories)]
+        self.blocks = [block for k, block in enumerate(columns.blocks) if k in columns.categories]
         self.count = noise_of(columns) // 2
 
     def forward(self, z: Any) -> Any:
