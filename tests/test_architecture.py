@@ -25,7 +25,7 @@ STANDS_ON = {"losses": set(ORDER[:7]), "optim": {"backend", "tensor"},
              "program": {"backend", "tensor"}, "data": {"backend"}, "metrics": {"backend"},
              "testing": set(CORE)}
 ROOMS = {  # the files of each folder, likewise
-    "data": ["dataset", "toy", "files", "tables", "images", "sources"],
+    "data": ["dataset", "toy", "files", "labels", "tables", "images", "sources"],
     "training": ["checkpoint", "distributed", "networks", "game", "likelihood", "methods",
                  "samples", "record", "run", "evaluation", "diagnosis", "estimator"],
     "testing": ["report", "ridders", "rounding", "problem", "slopes", "explain", "check", "orders",

@@ -31,6 +31,7 @@ DEMOS = {  # name: the options of a short run
     "dirac_gan": ["--steps", "200"],
     "failures": ["oscillation", "--seeds", "1"],
     "vae_glyphs": ["--epochs", "1"],
+    "conditional_glyphs": ["--steps", "2"],
     "mode_collapse": ["--steps", "2", "--seeds", "1"],
     "vanishing_gradients": ["--steps", "25", "--stages", "0"],
     "weight_clipping": ["--steps", "40", "--deep-steps", "3"]}

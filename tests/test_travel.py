@@ -159,6 +159,9 @@ MAKE = {
     likelihood.Mixture: lambda: play("mixture"),
     networks.Categories: lambda: networks.Categories(
         dense(), data.points(np.eye(3), categories={1: ["a", "b"]}).table, 2),
+    networks.Concatenated: lambda: networks.Concatenated(dense()),
+    networks.Projection: lambda: networks.Projection(layers.Sequential(dense()), 3, rng()),
+    networks.Given: lambda: networks.Given(dense(), np.ones((2, 3))),
     likelihood.Decoder: lambda: play("vae").generator,
     likelihood.GaussianMixture: lambda: play("mixture").generator,
     methods.Method: lambda: METHODS["r1"], methods.Config: lambda: Config(steps=3),

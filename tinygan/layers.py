@@ -32,8 +32,8 @@ class Module:
         """The function itself; call the module instead."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
-    def __call__(self, x: Operand) -> Operand:
-        return self.forward(x)
+    def __call__(self, *inputs: Operand) -> Operand:
+        return self.forward(*inputs)
 
     __repr__ = typed
 

@@ -280,7 +280,7 @@ class Tracer:
         if not set(self.entry.generators).issuperset(find(arguments, np.random.Generator)):
             raise TraceError("a draw from a generator that is not in the program's state; name it, "
                              "or what holds it, in Program(step, state=[...])")
-        value = function(*arguments)
+        value = function(*values(arguments))
         if not backend.is_array(value) or isinstance(value, (Traced, np.generic)):
             raise TraceError(f"{name_of(function)} must give a new array, not a value of the step")
         new = self.stand_in(value)

@@ -87,6 +87,11 @@ TRAIN = [
     _number("--penalty", "X", "weight of the penalty on the critic's gradient (default: the "
                               "method's)", float),
     _number("--seed", "N", "same seed, same machine: same result (default: 0)"),
+    _option("--conditional", action="store_true", default=None,
+            help="learn from labels, and sample what is asked for (sample --label): those of "
+                 "glyphs, digits, mnist; the subfolders of a folder of pictures; y in a .npz"),
+    _option("--label", metavar="COLUMN",
+            help="the column of labels in a CSV file, by name or number from 1"),
     DEVICE_OPTION,
     _option("--eager", action="store_true",
             help="do not trace and replay the training step: same bits, slower"),
@@ -104,6 +109,8 @@ COMMANDS: dict[str, tuple[str, list[Option]]] = {
         _option("-n", type=int, default=1000, metavar="N", help="how many (default: 1000)"),
         _option("--seed", type=int, default=0, metavar="S",
                 help="same seed, same samples (default: 0)"),
+        _option("--label", nargs="+", metavar="NAME",
+                help="of a conditional run: one or more labels, or each"),
         _option("-o", required=True, metavar="FILE", help="FILE.png, .npy, .npz or .csv"),
         _option("--bounded", action="store_true",
                 help="keep every number of a point within its column's range in the training data"),
@@ -113,6 +120,8 @@ COMMANDS: dict[str, tuple[str, list[Option]]] = {
         _option("-o", default="walk.gif", metavar="FILE", help="FILE.gif (default: walk.gif)"),
         _option("--seed", type=int, default=0, metavar="S",
                 help="another seed, another path (default: 0)"),
+        _option("--label", metavar="NAME",
+                help="of a conditional run: a label, some between commas, or each"),
         DEVICE_OPTION]),
     "evaluate": ("Score a trained generator on the test part of its data, beside real data.", [
         _option("path", metavar="RUN", help="the folder of a run (its best.npz), or a checkpoint"),

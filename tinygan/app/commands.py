@@ -43,7 +43,8 @@ def train(options: argparse.Namespace) -> int:
     gan = GAN(**given, device=options.device, eager=options.eager, comm=distributed.world().comm)
     # Raises for unusable options, device and data, before anything else happens.
     gan.prepare(options.data or "ring", data_dir=options.data_dir, size=options.size,
-                channels=options.channels, columns=options.columns, report=report.note)
+                channels=options.channels, columns=options.columns, label=options.label,
+                report=report.note)
     unused = [name for name in ("n_critic", "depth", "latent")
               if name in given and getattr(gan.run_.config, name) is None]
     if unused:
@@ -297,12 +298,20 @@ def sample(options: argparse.Namespace) -> int:
         raise CommandError(USAGE, f"-o {options.o}: columns of text go into .csv")
     if kind == ".png" and not shape:
         gan = open_with_data(path, device=options.device)  # the samples are drawn over them
-    made = gan.sample(options.n, options.seed, bounded=options.bounded)
+    asked = options.label and [word for words in options.label for word in named(words, gan)]
+    if asked is None and gan.conditional and kind == ".png" and shape:
+        asked = "each"  # a row for each class
+    more: dict[str, Any] = {}
+    made = gan.sample(options.n, options.seed, bounded=options.bounded, label=asked,
+                      return_labels=gan.conditional)
+    if gan.conditional:
+        made, more["labels"] = made
     if kind == ".png":
-        write_picture(made, gan, options)
+        write_picture(made, more.get("labels"), gan, options)
     else:
-        write = {".npy": np.save, ".npz": lambda file, array: np.savez(file, samples=array),
-                 ".csv": lambda file, array: write_table(file, array, gan.data_.table)}
+        write = {".npy": np.save, ".npz": lambda file, array: np.savez(file, samples=array, **more),
+                 ".csv": lambda file, array: write_table(file, array, gan.data_.table,
+                                                         *label_column(gan, **more))}
         checkpoint.write_atomically(target, lambda file: write[kind](file, made))
     what = f"samples of dimension {made.shape[1]}"
     if shape:
@@ -312,12 +321,26 @@ def sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def write_picture(made: np.ndarray, gan: GAN, options: argparse.Namespace) -> None:
-    """Samples as a PNG: images side by side, points over real ones."""
+def named(words: str, gan: GAN) -> list[str]:
+    """The labels in an argument of --label: itself if there is such a label, else between commas.
+    """
+    return [words] if words in gan.data_.classes else words.split(",")
+
+
+def label_column(gan: GAN, labels: Any = None) -> list[tuple[str, np.ndarray]]:
+    """The name and the contents of a table's column of labels in a list, or none."""
+    asked = gan.images_["label"] or "1"  # as given with --label: a name, or only a number
+    return [] if labels is None else [("label" if asked.isdecimal() else asked, labels)]
+
+
+def write_picture(made: np.ndarray, labels: np.ndarray | None, gan: GAN,
+                  options: argparse.Namespace) -> None:
+    """Samples as a PNG: images side by side, a row or more for each class; points over real ones.
+    """
     from . import plots
 
     if gan.data_.shape:
-        plots.save_images(made, options.o)
+        plots.save_images(made, options.o, labels)
         return
     title = (f"{gan.method} on {gan.data_.name}, step {gan.run_.step:,}: "
              f"{len(made):,} samples, seed {options.seed}")
@@ -334,12 +357,14 @@ def walk(options: argparse.Namespace) -> int:
     gan = open_trained(path, options.device)
     from . import plots
 
+    n = 16 if gan.data_.shape else 500
+    own = gan.labels(n, options.seed, options.label and named(options.label, gan))
     if gan.data_.shape:
-        points = samples.walk(gan.run_.game, stops=5, between=12, n=16, seed=options.seed)
+        points = samples.walk(gan.run_.game, 5, 12, n, options.seed, *own)
         frames = [plots.tiles(images) for images in gan.data_.to_images(points)]
     else:
         gan = open_with_data(path, device=options.device)
-        points = samples.walk(gan.run_.game, stops=5, between=12, n=500, seed=options.seed)
+        points = samples.walk(gan.run_.game, 5, 12, n, options.seed, *own)
         frames = plots.point_frames(gan.data_, gan.data_.to_data_units(points),
                                     f"{gan.data_.name}: 500 paths through latent space")
     plots.save_gif(frames, options.o)

@@ -135,7 +135,8 @@ def _scores(run: Run, bands: Bands) -> str:
 def _about(gan: GAN, about: Mapping[str, Any]) -> str:
     """The command that repeats the run, and what else is known of it."""
     left_out = ("config", "last", "arguments", "exit", "steps_done")
-    rows = [(name, value) for name, value in asdict(gan.run_.config).items() if value is not None]
+    rows = [(name, value) for name, value in asdict(gan.run_.config).items()
+            if value is not None and value is not False]
     for name, value in about.items():
         if name not in left_out and value not in (None, {}, []):
             rows.append((name, _words(value)))
@@ -162,10 +163,12 @@ def command(gan: GAN) -> str:
            if f.name in ("method", "seed") or getattr(config, f.name) != getattr(
                Config if f.name == "net" else default, f.name)}
     if gan.source_ is None:
-        return f"GAN({', '.join(f'{name}={value!r}' for name, value in own.items())}).fit(X)"
+        settings = ", ".join(f"{name}={value!r}" for name, value in own.items())
+        return f"GAN({settings}).fit(X{', y' * config.conditional})"
     images = {name: value for name, value in gan.images_.items() if value is not None}
-    words = [gan.source_, *(word for name, value in (own | images).items()
-                            for word in (f"--{name.replace('_', '-')}", str(value)))]
+    words = [gan.source_]
+    for name, value in (own | images).items():
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return f"tinygan train {shlex.join(words)}"
 
 
@@ -304,7 +307,8 @@ def _images(gan: GAN, seen: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def _walk(gan: GAN) -> dict[str, Any]:
     """Images along closed paths through latent space."""
-    path = gan.data_.to_images(samples.walk(gan.run_.game, stops=5, between=12, n=WALK))
+    own = gan.run_.record.classes(WALK)
+    path = gan.data_.to_images(samples.walk(gan.run_.game, 5, 12, WALK, 0, *own))
     return {"walk": {**_sheet(path), "columns": WALK, "places": len(path)}}
 
 

@@ -100,12 +100,13 @@ def image_panel(
     history: History,
     title: str = "",
     yardstick: Mapping[str, Any] | None = None,
+    rows: Sequence[str] = (),
 ) -> Figure:
     """One picture of a run on images: samples, snapshots, paths, nearest training images, curves.
 
     Images are uint8, (c, h, w) or flat. samples: (n, ...), n >= 1. snapshots: (step, images
     (k, ...) of the same k latents then). paths: (p, steps, ...), images along p paths through
-    latent space. history, yardstick: those of ``panel``.
+    latent space. history, yardstick: those of ``panel``. rows: names of the rows of samples.
     """
     assert data.shape is not None
     samples = samples.reshape(-1, *data.shape)
@@ -114,7 +115,8 @@ def image_panel(
     first = samples[:8 * columns]
     sheet.show(sheet.LEFT, sheet.TOP, first, columns, "Samples",
                f"The first {len(first)}, not cherry-picked. "
-               "Good: like the training images, and as varied.")
+               "Good: like the training images, and as varied.",
+               [name if len(name) <= 4 else name[:3] + "…" for name in rows])
     _snapshots(sheet, snapshots)
     sheet.show(sheet.LEFT, sheet.middle, paths, paths.shape[1], "Paths through latent space",
                "Each row goes from one latent to another. "
@@ -126,18 +128,30 @@ def image_panel(
     return sheet.figure
 
 
-def tiles(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+def sheet_columns(shape: Sequence[int]) -> int:
+    """How many images (c, h, w) stand in a row of samples of ``image_panel``."""
+    return _Sheet(shape, "").most_columns
+
+
+def tiles(images: np.ndarray, columns: int | None = None, labels: Any = None) -> np.ndarray:
     """Images (n, c, h, w) uint8 side by side: (height, width), in colour (height, width, 3).
 
-    Small ones are enlarged by a whole number. Without ``columns`` the whole is about square.
+    Small ones are enlarged by a whole number. Without ``columns`` the whole is about square. With
+    ``labels`` (n,) each of them has a row of its own, if there are at least four images for each.
     """
     n, c, h, w = images.shape
     zoom = _zoom(images.shape[1:])
     tall, wide = zoom * h + GAP, zoom * w + GAP
     columns = columns or math.ceil(math.sqrt(n * tall / wide))
-    rows = math.ceil(n / columns)
+    places, rows = np.arange(n), math.ceil(n / columns)
+    if labels is not None and n >= 4 * len(kinds := list(dict.fromkeys(labels))):
+        columns, rows = max(np.sum(labels == kind) for kind in kinds), len(kinds)
+        for row, kind in enumerate(kinds):
+            own = labels == kind
+            places[own] = row * columns + np.arange(own.sum())
     cells = np.full((rows * columns, tall, wide, c), LINE, np.uint8)
-    cells[:n, GAP:, GAP:] = images.transpose(0, 2, 3, 1).repeat(zoom, axis=1).repeat(zoom, axis=2)
+    enlarged = images.transpose(0, 2, 3, 1).repeat(zoom, axis=1).repeat(zoom, axis=2)
+    cells[places, GAP:, GAP:] = enlarged
     grid = cells.reshape(rows, columns, tall, wide, c).swapaxes(1, 2)
     whole = grid.reshape(rows * tall, columns * wide, c)
     whole = np.pad(whole, ((0, GAP), (0, GAP), (0, 0)), constant_values=LINE)
@@ -198,9 +212,9 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     checkpoint.write_atomically(path, lambda file: file.write(content))
 
 
-def save_images(images: np.ndarray, path: str | os.PathLike[str]) -> None:
+def save_images(images: np.ndarray, path: str | os.PathLike[str], labels: Any = None) -> None:
     """Write ``tiles`` of images (n, c, h, w) uint8 as a PNG, whole or not at all."""
-    content = encoded(tiles(images))
+    content = encoded(tiles(images, labels=labels))
     checkpoint.write_atomically(path, lambda file: file.write(content))
 
 

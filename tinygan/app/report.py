@@ -60,6 +60,8 @@ def _settings(gan: GAN) -> str:
     """The networks and how they are trained."""
     game, config = gan.run_.game, gan.run_.config
     words = [f"{name} {_shape(network, gan)}" for name, network in game.networks.items()]
+    if config.conditional:
+        words.append(f"conditional on {len(gan.data_.classes)} classes")
     batch = f"batch {config.batch}"
     if config.accumulate > 1:
         batch += f" x {config.accumulate} accumulated"
@@ -81,7 +83,7 @@ def _shape(network: Any, gan: GAN) -> str:
     if config.depth is None:
         size = sum(p.size for p in network.parameters())
         return f"{'conv' if config.net == 'conv' else config.method} ({size:,} parameters)"
-    weights = [p for p in network.parameters() if p.ndim == 2]
+    weights = [p for p in network.parameters() if p.ndim == 2][:config.depth + 1]
     return "-".join(str(n) for n in [weights[0].shape[0], *(w.shape[1] for w in weights)])
 
 
@@ -111,8 +113,9 @@ def write_pictures(gan: GAN, folder: Path, ideal: Scores) -> None:
     """samples.npz and panel.png; a picture that cannot be drawn costs the run a note, no more."""
     from . import plots
 
-    made = drawn(gan)
-    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, samples=made))
+    made, labels = drawn(gan)
+    arrays: dict[str, Any] = {"samples": made} | ({} if labels is None else {"labels": labels})
+    checkpoint.write_atomically(folder / "samples.npz", lambda file: np.savez(file, **arrays))
     try:
         picture = plots.png(panel(gan, made, ideal))
     except Exception as error:
@@ -153,10 +156,13 @@ def show(address: str) -> None:
         note(f"no browser could be started; open {address} in one")
 
 
-def drawn(gan: GAN) -> np.ndarray:
-    """The samples that a run leaves and its picture shows."""
-    made = gan.sample(1000 if gan.data_.shape else 2500)
-    return made if gan.data_.table is None else gan.data_.table.points(made)
+def drawn(gan: GAN) -> tuple[np.ndarray, np.ndarray | None]:
+    """The samples that a run leaves and its picture shows, and their labels."""
+    n, labels = 1000 if gan.data_.shape else 2500, None
+    made = gan.sample(n, return_labels=gan.conditional)
+    if gan.conditional:
+        made, labels = made
+    return made if gan.data_.table is None else gan.data_.table.points(made), labels
 
 
 def panel(gan: GAN, drawn: np.ndarray, ideal: Scores) -> Any:
@@ -172,9 +178,15 @@ def _image_panel(gan: GAN, drawn: np.ndarray, title: str, ideal: Scores) -> Any:
     from . import plots
 
     run = gan.run_
-    there = samples.walk(run.game, stops=2, between=9, n=4)[:10]  # and not back
+    own = run.record.classes(4)
+    there = samples.walk(run.game, 2, 9, 4, 0, *own)[:10]  # and not back
     paths = gan.data_.to_images(there).swapaxes(0, 1)
     kept = [(int(moment["steps"]), moment["images"]) for moment in run.record.moments]
+    if gan.conditional:  # the first samples are a row for each class
+        rows = gan.data_.classes[:8]
+        columns = plots.sheet_columns(paths.shape[2:])
+        first = gan.sample(len(rows) * columns, label=list(rows))
+        return plots.image_panel(gan.data_, first, kept, paths, run.columns(), title, ideal, rows)
     return plots.image_panel(gan.data_, drawn, kept, paths, run.columns(), title, ideal)
 
 
@@ -184,7 +196,7 @@ def _point_panel(gan: GAN, drawn: np.ndarray, title: str, ideal: Scores) -> Any:
     run, game = gan.run_, gan.run_.game
     if not game.critic:
         return plots.panel(gan.data_, drawn, run.columns(), None, None, title, ideal)
-    critic = samples.frozen_critic(game)
+    critic = samples.judge(game)
     slopes = samples.gradient_norms(game, 2048, run.step)
 
     def scores(points: np.ndarray) -> np.ndarray:

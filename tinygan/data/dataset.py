@@ -85,7 +85,7 @@ class DataSet:
 
     name: str
     dim: int
-    draw: Callable[[np.random.Generator, int], np.ndarray]  # (rng, n) -> (n, dim) float32
+    draw: Callable[..., np.ndarray]  # (rng, n), or (rng, n, labels): (n, dim) float32
     mean: np.ndarray  # (dim,) float64
     scale: np.ndarray  # (dim,) float64, positive
     centers: np.ndarray | None = None  # (modes, dim): known modes, in the networks' units
@@ -96,6 +96,9 @@ class DataSet:
     at: Rows | None = None  # of finite data: their points
     reading: str = ""  # what a reader took the numbers for, if there was a choice
     table: Columns | None = None  # of points that are rows of an array or of a table
+    classes: tuple[str, ...] = ()  # the names of the labels; none unless they are to be used
+    counts: Any = None  # (classes,) int64: how many training points have each
+    labels: np.ndarray | None = None  # (n,) int64: the class of each of the points
 
     @property
     def all_seen(self) -> bool:
@@ -113,9 +116,20 @@ class DataSet:
         chosen = self.split[name]
         return self.at(chosen if n >= len(chosen) else rng.choice(chosen, n, replace=False))
 
+    def draw_labels(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """n classes (n,), by their share in the training part."""
+        ends = self.counts.cumsum()
+        return np.searchsorted(ends, rng.integers(ends[-1], size=n), side="right")
+
+    def one_hot(self, labels: np.ndarray) -> np.ndarray:
+        """(n, classes) float32: 1 at each one's class, else 0."""
+        return (labels[:, None] == np.arange(len(self.classes))).astype(np.float32)
+
     def fingerprint(self) -> str:
         """A hash of all that is drawn from: equal data on two machines have the same."""
         digest = hashlib.sha256(self.name.encode() + self.mean.tobytes() + self.scale.tobytes())
+        if self.labels is not None:
+            digest.update(repr(self.classes).encode() + self.labels.tobytes())
         if self.split is None or self.at is None:
             digest.update(self.draw(np.random.default_rng(0), 1000).tobytes())
         else:
@@ -149,26 +163,59 @@ class DataSet:
         return ((backend.to_numpy(x) - self.mean) / self.scale).astype(np.float32)
 
 
-def split_of(n: int, test: int = 0) -> dict[str, np.ndarray]:
+def split_of(n: int, test: int = 0, labels: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The parts of n points, at random: a tenth each for validation and testing, the rest to train.
 
     Always the same for the same n (its seed is 0), so that no run tests on another's training
     points. If ``test`` is given, the last ``test`` points are the test part. Fewer than 20 points
-    are too few to hold any back: each part is all of them.
+    are too few to hold any back: each part is all of them. With labels (n,) the parts are of every
+    class, at least one point of it in each.
     """
     if n - test < 20:
         return dict.fromkeys(("train", "validation", "test"), np.arange(n))
+    if labels is not None:
+        return _stratified(n, test, labels)
     order, tenth = np.random.default_rng(0).permutation(n - test), (n - test) // 10
     tested, rest = (np.arange(n - test, n), order) if test else np.split(order, [tenth])
     return {"test": tested, "validation": rest[-tenth:], "train": rest[:-tenth]}
 
 
+def _stratified(n: int, test: int, labels: np.ndarray) -> dict[str, np.ndarray]:
+    order = np.random.default_rng(0).permutation(n - test)
+    sizes = np.bincount(labels[:n - test])[labels[order]]  # of each one's class
+    by_class = labels[order].argsort(kind="stable")
+    rank = np.empty(n - test, np.int64)  # of each in its class
+    rank[by_class] = np.arange(n - test) - np.searchsorted(labels[order][by_class],
+                                                           labels[order][by_class])
+    tenth = np.maximum(sizes // 10, 1)
+    tested, held = (rank < tenth) & (test == 0), rank >= sizes - tenth
+    return {"test": np.arange(n - test, n) if test else order[tested],
+            "validation": order[held], "train": order[~tested & ~held]}
+
+
 def finite(name: str, dim: int, split: Mapping[str, np.ndarray], at: Rows, mean: np.ndarray,
-           scale: np.ndarray, **more: Any) -> DataSet:
-    """The data set of finitely many points; ``draw`` picks training points with replacement."""
-    draw = partial(_draw_rows, at, split["train"])
-    return DataSet(name, dim, draw, mean, scale, split=split, at=at, **more)
+           scale: np.ndarray, labels: Any = None, **more: Any) -> DataSet:
+    """The data set of finitely many points; ``draw`` picks training points with replacement.
+
+    ``labels`` are (number of each point's class (n,), names of the classes), or None.
+    """
+    if labels is None:
+        draw = partial(_draw_rows, at, split["train"])
+        return DataSet(name, dim, draw, mean, scale, split=split, at=at, **more)
+    numbers, classes = labels
+    own = numbers[split["train"]]
+    rows, counts = split["train"][own.argsort(kind="stable")], np.bincount(own, None, len(classes))
+    return DataSet(name, dim, partial(_draw_of_class, at, rows, counts), mean, scale, split=split,
+                   at=at, classes=classes, counts=counts, labels=numbers, **more)
 
 
 def _draw_rows(at: Rows, rows: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
     return at(rows[rng.integers(len(rows), size=n)])
+
+
+def _draw_of_class(at: Rows, rows: np.ndarray, counts: np.ndarray, rng: np.random.Generator,
+                   n: int, labels: np.ndarray | None = None) -> np.ndarray:
+    """A training point of each label; ``rows`` lie class after class, ``counts`` of each."""
+    if labels is None:
+        return _draw_rows(at, rows, rng, n)
+    return at(rows[(counts.cumsum() - counts)[labels] + rng.integers(counts[labels])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -22,9 +23,10 @@ from .. import backend
 from .dataset import Columns, DataSet, finite, split_of
 
 T = TypeVar("T")
-# The numbers in a file, what they were taken for, the columns' names, if it has a header, and the
-# categories of columns of text, whose numbers are indices
-Read = tuple[np.ndarray, str, list[str] | None, dict[int, list[str]]]
+# The numbers in a file, what they were taken for, the columns' names, if it has a header, the
+# categories of columns of text, whose numbers are indices, and labels, if there are any
+Read = tuple[np.ndarray, str, list[str] | None, dict[int, list[str]], Any]
+LABELS = ("y", "labels")  # names of arrays beside the points
 TABLES = (".csv", ".tsv", ".txt")
 MOST_CATEGORIES = 64  # of a column of text
 MOST_HEADER = 10_000  # bytes of the text before an array in NumPy's format
@@ -36,19 +38,20 @@ class DataError(ValueError):
 
 
 def points(array: Any, name: str = "points", names: Sequence[Any] | None = None,
-           categories: Mapping[int, Sequence[str]] | None = None) -> DataSet:
+           categories: Mapping[int, Sequence[str]] | None = None, labels: Any = None) -> DataSet:
     """The data set of the rows of an array (n, d) with n >= 2, d >= 1; (n,) counts as (n, 1).
 
     Every column is standardized, x -> (x - mean) / standard deviation (divisor n), with those of
     the training rows (``split_of``); a column that is constant there is only centred (scale 1).
     ``names`` are those of the columns, if they have any; ``categories`` says which columns are
-    indices of categories, and what these are called: they become one-hot, and stay 0 and 1.
+    indices of categories, and what these are called: they become one-hot, and stay 0 and 1;
+    ``labels``, as ``labels_of`` gives them, make the data those of a conditional GAN.
     Raises DataError for anything but finite real numbers of such a shape.
     """
     values = _real_rows(array, name)
-    table = _table(values, name, names, categories or {})
+    split = split_of(len(values), labels=labels and labels[0])
+    table = _table(values, name, names, categories or {}, split["train"])
     values = table.encoded(values) if categories else values
-    split = split_of(len(values))
     seen = values[split["train"]]
     with np.errstate(over="ignore", invalid="ignore"):
         constant = seen.max(axis=0) == seen.min(axis=0)
@@ -67,15 +70,15 @@ def points(array: Any, name: str = "points", names: Sequence[Any] | None = None,
         raise DataError(f"{name}: column {column} (counted from 0) holds numbers too large to "
                         f"standardize (up to {np.abs(values).max():.3g}); rescale them")
     rows = partial(np.take, standardized, axis=0)
-    return finite(name, values.shape[1], split, rows, mean, scale, table=table)
+    return finite(name, values.shape[1], split, rows, mean, scale, labels, table=table)
 
 
 def _table(values: np.ndarray, name: str, names: Sequence[Any] | None,
-           categories: Mapping[int, Sequence[str]]) -> Columns:
+           categories: Mapping[int, Sequence[str]], train: np.ndarray) -> Columns:
     """What is in the columns of rows (n, columns)."""
     if names is not None and len(names) != values.shape[1]:
         raise DataError(f"{name}: {len(names)} names for {values.shape[1]} columns")
-    seen, text = values[split_of(len(values))["train"]], list(categories)
+    seen, text = values[train], list(categories)
     whole = (np.rint(values) == values).all(axis=0)
     low, high = seen.min(axis=0), seen.max(axis=0)
     whole[text], low[text], high[text] = False, 0, 1
@@ -135,14 +138,15 @@ def read(path: Path) -> np.ndarray:
     return interpreted(path)[0]
 
 
-def interpreted(path: Path, columns: str | None = None) -> Read:
-    """``read``, with the ``DataSet.reading`` and the names in the header.
+def interpreted(path: Path, columns: str | None = None, label: str | None = None) -> Read:
+    """``read``, with the ``DataSet.reading``, the names in the header, and labels if there are any.
 
-    ``columns``, like "a,b" or "1-3,7", chooses those of a table: names, numbers from 1, or ranges.
+    ``columns``, like "a,b" or "1-3,7", chooses those of a table: names, numbers from 1, or ranges;
+    ``label`` is its column of labels, likewise.
     """
-    if columns is None:
+    if columns is None and label is None:
         return guarded(READERS[kind(path)], path)
-    return guarded(partial(_read_table, columns=columns), path)
+    return guarded(partial(_read_table, columns=columns, label=label), path)
 
 
 def guarded(read: Callable[[Path], T], path: Path) -> T:
@@ -188,7 +192,7 @@ def refuse_bomb(where: object, inflated: int, held: int) -> None:
 
 def _read_npy(path: Path) -> Read:
     with path.open("rb") as stream:
-        return _read_array(stream, path.stat().st_size, str(path)), "", None, {}
+        return _read_array(stream, path.stat().st_size, str(path)), "", None, {}, None
 
 
 def _read_npz(path: Path) -> Read:
@@ -196,19 +200,36 @@ def _read_npz(path: Path) -> Read:
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()
                    if info.filename.endswith(".npy")}
-        candidates = [name for name in members if name in ("samples", "X")] or list(members)
+
+        def array(name: str) -> np.ndarray:
+            member, where = members[name], f"{path}[{name}]"
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataError(f"{where}: NumPy does not write this compression; save it again")
+            if member.compress_size > path.stat().st_size:
+                raise DataError(f"{where}: cut off; save it again")
+            refuse_bomb(where, member.file_size, member.compress_size)
+            with archive.open(member) as stream:
+                return _read_array(stream, member.file_size, where)
+
+        named = [name for name in members if name in ("samples", "X")]
+        candidates = named or [name for name in members if name not in LABELS] or list(members)
+        others = [name for name in members if name not in candidates]
+        if len(candidates) == 2 and not named:  # points or images and, unnamed, their labels?
+            others = [name for name in candidates if (a := array(name)).ndim == 1
+                      and a.dtype.kind in "iu"][:1]
+            candidates = [name for name in candidates if name not in others]
         if len(candidates) != 1:
             names = ", ".join(candidates[:8]) + (", ..." if len(candidates) > 8 else "")
             raise DataError(f"{path}: expected one array, or one named samples or X; "
                             f"it holds {names or 'none'}")
-        member, where = members[candidates[0]], f"{path}[{candidates[0]}]"
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{where}: NumPy does not write this compression; save it again")
-        if member.compress_size > path.stat().st_size:
-            raise DataError(f"{where}: cut off; save it again")
-        refuse_bomb(where, member.file_size, member.compress_size)
-        with archive.open(member) as stream:
-            return _read_array(stream, member.file_size, where), "", None, {}
+        read, labels = array(candidates[0]), []
+        for name in [name for name in others if name in LABELS][:1] or others:
+            with contextlib.suppress(Exception):  # what is wrong with other arrays is no matter
+                if name in LABELS or members[name].file_size <= 8 * len(read) + MOST_HEADER:
+                    labels.append(array(name))
+        if set(others).isdisjoint(LABELS):
+            labels = [a for a in labels if a.dtype.kind in "iu" and a.shape == (len(read),)]
+        return read, "", None, {}, labels[0] if len(labels) == 1 else None
 
 
 def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
@@ -234,7 +255,7 @@ def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     return npy.read_array(stream, allow_pickle=False)
 
 
-def _read_table(path: Path, columns: str | None = None) -> Read:
+def _read_table(path: Path, columns: str | None = None, label: str | None = None) -> Read:
     """The numbers in a text of one point a line: columns separated by commas, semicolons, tabs."""
     stream, packed = unpacked(path)
     with stream:
@@ -242,17 +263,19 @@ def _read_table(path: Path, columns: str | None = None) -> Read:
             refuse_bomb(path, stream.tell(), path.stat().st_size)
         stream.seek(0)
         try:
-            return _parse(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), path, columns)
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+            return _parse(text, path, columns, label)
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: damaged, or text in another encoding (Latin-1, UTF-16); "
                             "save it as CSV in UTF-8") from error
 
 
-def _parse(text: IO[str], path: Path, chosen: str | None) -> Read:
+def _parse(text: IO[str], path: Path, chosen: str | None, label: str | None) -> Read:
     numbers, names, width, nameless, unlikely = flat_array("d"), None, 0, False, None
     taken: Sequence[int] = ()  # the columns that are read
     begun = 0  # the line of the first row
     words: dict[int, list[str]] = {}  # what is in those of text
+    y: list[str] = []  # what is in the column of labels
     header, lines = _table_lines(text)
 
     def refuse(line: int, column: int, word: str) -> DataError:
@@ -272,11 +295,16 @@ def _parse(text: IO[str], path: Path, chosen: str | None) -> Read:
             width, nameless = len(fields), len(fields) > 1 and not fields[0].strip()
             if not header and nameless and None not in values[1:]:
                 unlikely = refuse(line, 0, "")  # a header, if an index stands below the first cell
-            if header or unlikely or all(value is None for value in values):
+            if (header or unlikely or all(value is None for value in values)
+                    or label is not None and label in map(str.strip, fields)):
                 names = fields
             taken = range(width) if chosen is None else _chosen(chosen, names, width, path)
+            place = -1 if label is None else _label_column(label, names, width, path)
+            taken = [column for column in taken if column != place]
             if names:
                 continue
+        if label is not None:
+            y.append(fields[place].strip())
         if not begun:
             begun = line
             words = {column: [] for column in taken
@@ -309,16 +337,16 @@ def _parse(text: IO[str], path: Path, chosen: str | None) -> Read:
     if categories:
         of_text = f"{len(categories)} column{'s' * (len(categories) > 1)} of text"
         reading.append(f"{of_text} as {sum(map(len, categories.values()))} categories")
+    names, labels = names and [names[column] for column in taken], _as_numbers(y) if y else None
     if chosen is not None:
-        named = names and [names[column] for column in taken]
-        return array, ", ".join(reading), named, categories
+        return array, ", ".join(reading), names, categories, labels
     start = array[0, 0]  # of an index: 0 if pandas wrote it, 1 if R did
     if nameless and start in (0, 1) and np.array_equal(array[:, 0], start + np.arange(len(array))):
         return (array[:, 1:], ", ".join(["index column without a name left out", *reading]),
-                names and names[1:], {k - 1: found for k, found in categories.items()})
+                names and names[1:], {k - 1: found for k, found in categories.items()}, labels)
     if unlikely:
         raise unlikely
-    return array, ", ".join(reading), names, categories
+    return array, ", ".join(reading), names, categories, labels
 
 
 def _chosen(asked: str, names: list[str] | None, width: int, path: Path) -> list[int]:
@@ -341,6 +369,22 @@ def _chosen(asked: str, names: list[str] | None, width: int, path: Path) -> list
     if not 0 < len(set(taken)) == len(taken):
         raise DataError(f"{path}: --columns names {'a column twice' if taken else 'no column'}")
     return taken
+
+
+def _label_column(label: str, names: list[str] | None, width: int, path: Path) -> int:
+    """The column, counted from 0, of the labels."""
+    quoted = '"' + label.replace('"', '""') + '"'
+    first, *others = _chosen(quoted, names, width, path)
+    if others or width == 1:
+        raise DataError(f"{path}: --label {label[:40]} " + (
+            "names several columns; name one" if others else "leaves no column of points"))
+    return first
+
+
+def _as_numbers(words: list[str]) -> np.ndarray:
+    """The words, or the numbers that they all are."""
+    numbers = [number(word) for word in words]
+    return np.array(words if None in numbers else numbers)
 
 
 def _text_refused(path: Path, line: int, words: dict[int, list[str]], taken: Sequence[int],

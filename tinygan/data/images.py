@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ import numpy as np
 
 from .. import backend
 from .dataset import DataSet, finite, split_of
-from .files import DataError, guarded, read, reason, refuse_bomb, unpacked
+from .files import DataError, guarded, interpreted, read, reason, refuse_bomb, unpacked
+from .labels import considered
 
 SMALLEST, LARGEST = 8, 64  # pixels, of a side
 SLACK = 1 / 510  # half a grey level: by as much may floats leave their range
@@ -42,20 +44,30 @@ HEIGHTS = (17, 20, 23)  # of a face, in pixels
 CHARACTERS = string.digits + string.ascii_letters
 
 
-def image_array(array: Any, name: str = "images", test: int = 0) -> DataSet:
+def image_array(array: Any, name: str = "images", test: int = 0, labels: Any = None) -> DataSet:
     """The data set of images (n, h, w), (n, c, h, w) or (n, h, w, c) with n >= 2 and c 1 or 3.
 
     Integers count from 0 to 255; floats run from 0 to 1, or from -1 to 1 if one is below -1 / 510,
     and are rounded to 256 levels; up to 1 / 510, half a level, beyond its range one counts as its
-    end. The last ``test`` images are the test part, else a tenth (``split_of``). Data units are
-    0 ... 255, networks' units -1 ... 1. Raises DataError for anything else.
+    end. The last ``test`` images are the test part, else a tenth (``split_of``). ``labels``, as
+    ``labels_of`` gives them, make the data those of a conditional GAN. Data units are 0 ... 255,
+    networks' units -1 ... 1. Raises DataError for anything else.
     """
     values = np.asarray(backend.to_numpy(array) if backend.is_array(array) else array)
     pixels, reading = _levels(_channels_first(values, name), name)
-    shape, split, rows = pixels.shape[1:], split_of(len(pixels), test), partial(_rows, pixels)
+    shape, rows = pixels.shape[1:], partial(_rows, pixels)
+    split = split_of(len(pixels), test, labels and labels[0])
     middle = np.full(math.prod(shape), 127.5)
-    return finite(name, middle.size, split, rows, middle, middle, shape=shape, pixels=pixels,
-                  reading=reading)
+    return finite(name, middle.size, split, rows, middle, middle, labels, shape=shape,
+                  pixels=pixels, reading=reading)
+
+
+def labelled_images(array: Any, y: Any, name: str, conditional: bool, test: int = 0) -> DataSet:
+    """``image_array`` with its labels, or where they are not used with a word that they are there.
+    """
+    labels, found = considered(y, len(array), name, conditional)
+    made = image_array(array, name, test, labels)
+    return replace(made, reading="  ".join(filter(None, [made.reading, found])))
 
 
 def _rows(pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -101,23 +113,29 @@ def _levels(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
 
 def load_images(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None,
                 size: int | None = None, channels: int | None = None,
-                report: Callable[[str], Any] = warnings.warn) -> DataSet:
+                report: Callable[[str], Any] = warnings.warn, conditional: bool = False) -> DataSet:
     """The images of a name (``IMAGES``), a folder of pictures, a .npy, .npz or IDX file.
 
     ``data_dir`` is the folder with the files of mnist and fashion-mnist. ``size`` (28) and
     ``channels`` (1) are what a folder's pictures are converted to; other images have to have them
     if they are given. ``report`` gets one line about the files of a folder that were left out.
+    ``conditional`` uses the labels: the names of a folder's subfolders, the IDX file of labels
+    beside one of images, an array of them in a .npz (see ``load``).
     Raises DataError for anything unusable.
     """
     name, path = os.fspath(source), Path(source)
     if name in IMAGES:
-        data = IMAGES[name](data_dir) if "mnist" in name else IMAGES[name]()
+        made = partial(IMAGES[name], conditional=conditional)
+        data = made(data_dir) if "mnist" in name else made()
     elif os.path.isdir(name):
         side = 28 if size is None else size
-        return folder(name, side, 1 if channels is None else channels, report)
+        return folder(name, side, 1 if channels is None else channels, report, conditional)
     elif os.path.exists(name):
-        is_array = path.suffix.lower() in (".npy", ".npz")
-        data = image_array(read(path) if is_array else guarded(read_idx, path), str(path))
+        if path.suffix.lower() in (".npy", ".npz"):
+            array, _, _, _, y = interpreted(path)
+        else:
+            array, y = guarded(read_idx, path), _labels_beside(path, conditional)
+        data = labelled_images(array, y, str(path), conditional)
     else:
         raise DataError(f"unknown images {name!r} (and no such file exists); choose "
                         f"{', '.join(IMAGES)}, a folder, a .npy, .npz or IDX file")
@@ -165,7 +183,23 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _mnist(name: str, data_dir: str | os.PathLike[str] | None = None) -> DataSet:
+def _labels_beside(images: Path, needed: bool) -> np.ndarray | None:
+    """The labels of an IDX file of images, from the file with "labels" and "idx1" in its name.
+
+    None if there is no such file; of a damaged one, unless the labels are ``needed``.
+    """
+    name = images.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+    found = _find(name, [images.parent]) if "images" in images.name else None
+    try:
+        return None if found is None else guarded(read_idx, found)
+    except DataError:
+        if needed:
+            raise
+        return None
+
+
+def _mnist(name: str, data_dir: str | os.PathLike[str] | None = None,
+           conditional: bool = False) -> DataSet:
     """The 60,000 training images and, if they are there, the 10,000 others for testing."""
     folders = [cache_directory() / name]
     if data_dir is not None:
@@ -175,14 +209,16 @@ def _mnist(name: str, data_dir: str | os.PathLike[str] | None = None) -> DataSet
         raise DataError(f"{name}: no {MNIST_FILES[0]} in {folders[-1]}; put the four files "
                         f"{', '.join(MNIST_FILES)} there, raw or gzipped (.gz), or name another "
                         "folder as the data directory; nothing is downloaded")
-    images = guarded(read_idx, train)
+    images, y = guarded(read_idx, train), _labels_beside(train, conditional)
     if test is None:
-        return image_array(images, name)
+        return labelled_images(images, y, name, conditional)
     last = guarded(read_idx, test)
     if images.shape[1:] != last.shape[1:]:
         raise DataError(f"{name}: {train} holds images of shape {images.shape[1:]}, {test} of "
                         f"{last.shape[1:]}; get the files again")
-    return image_array(np.concatenate([images, last]), name, len(last))
+    others = _labels_beside(test, conditional)
+    y = None if y is None or others is None else np.concatenate([y, others])
+    return labelled_images(np.concatenate([images, last]), y, name, conditional, len(last))
 
 
 def _find(file: str, folders: list[Path]) -> Path | None:
@@ -196,11 +232,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("TINYGAN_CACHE") or "~/.cache/tinygan").expanduser()
 
 
-def glyphs() -> DataSet:
+def glyphs(conditional: bool = False) -> DataSet:
     """3,906 white letters and digits on black, 28 x 28: 62 characters in 21 faces and 3 sizes.
 
     Drawn from matplotlib's fonts the first time, then cached. Face f, size s and character k have
-    the index (3 f + s) 62 + k.
+    the index (3 f + s) 62 + k; the characters are the labels.
     """
     path = cache_directory() / "glyphs-1.npy"  # another number for another drawing
     try:
@@ -210,7 +246,8 @@ def glyphs() -> DataSet:
     if pixels.shape != (3906, 28, 28) or pixels.dtype != np.uint8:
         pixels = _drawn()
         _keep(path, pixels)
-    return image_array(pixels, "glyphs")
+    y = np.tile(list(CHARACTERS), len(pixels) // len(CHARACTERS))
+    return labelled_images(pixels, y, "glyphs", conditional)
 
 
 def _drawn() -> np.ndarray:
@@ -247,14 +284,16 @@ def _keep(path: Path, pixels: np.ndarray) -> None:
             os.replace(part, path)
 
 
-def digits() -> DataSet:
+def digits(conditional: bool = False) -> DataSet:
     """1,797 handwritten digits, 8 x 8 (Alpaydin & Kaynak 1998); DataError without scikit-learn."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError("digits: scikit-learn is not installed: pip install scikit-learn, "
                         "or use glyphs") from error
-    return image_array(np.rint(load_digits().images * (255 / 16)).astype(np.uint8), "digits")
+    loaded = load_digits()
+    pixels = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
+    return labelled_images(pixels, getattr(loaded, "target", None), "digits", conditional)
 
 
 IMAGES: dict[str, Callable[..., DataSet]] = {
@@ -263,18 +302,19 @@ IMAGES: dict[str, Callable[..., DataSet]] = {
 
 
 def folder(path: str | os.PathLike[str], size: int = 28, channels: int = 1,
-           report: Callable[[str], Any] = warnings.warn) -> DataSet:
+           report: Callable[[str], Any] = warnings.warn, conditional: bool = False) -> DataSet:
     """The pictures (``ENDINGS``) in a folder and below it, in grey (1 channel) or colour (3).
 
     The middle square of each is resized to ``size`` pixels, what is transparent becomes white, and
     of an animation the first picture counts. ``report`` gets one line that counts what is left out:
-    hidden, other and damaged files. Raises DataError if fewer than two can be read.
+    hidden, other and damaged files. The labels are the names of the subfolders, and there are none
+    if a picture lies beside them. Raises DataError if fewer than two pictures can be read.
     """
     if not SMALLEST <= size <= LARGEST or channels not in (1, 3):
         raise DataError(f"{path}: size {size} with {channels} channel(s) is not possible; sizes "
                         f"are {SMALLEST} to {LARGEST}, channels 1 (grey) or 3 (colour)")
     files, others = _pictures_in(path)
-    pixels, errors = [], []
+    pixels, errors, y = [], [], []
     for file in files:
         try:
             if not stat.S_ISREG(os.stat(file).st_mode):
@@ -282,6 +322,8 @@ def folder(path: str | os.PathLike[str], size: int = 28, channels: int = 1,
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's, about what it refuses or repairs
                 pixels.append(_picture(file, size, channels))
+            first, *below = os.path.relpath(file, path).split(os.sep)
+            y.append(first if below else "")
         except Exception as error:  # Pillow may raise anything on a damaged picture
             errors.append(f"{os.path.relpath(file, path)} ({reason(error)})")
     notes = []
@@ -296,7 +338,11 @@ def folder(path: str | os.PathLike[str], size: int = 28, channels: int = 1,
         raise DataError(f"{path}: expected at least two pictures ({' '.join(ENDINGS)}), {found}")
     if notes:
         report(f"{path}: {'; '.join(notes)}")
-    return image_array(np.stack(pixels), Path(path).resolve().name)
+    if conditional and "" in y and any(y):
+        raise DataError(f"{path}: {y.count('')} of {len(y)} pictures lie beside the folders of the "
+                        "classes; move them into one, or away")
+    labels = None if "" in y else np.array(y)
+    return labelled_images(np.stack(pixels), labels, Path(path).resolve().name, conditional)
 
 
 def _pictures_in(path: str | os.PathLike[str]) -> tuple[list[str], Counter[str]]:

@@ -11,13 +11,15 @@ from typing import Any
 
 from .dataset import DataSet
 from .files import READERS, TABLES, DataError, interpreted, kind, points
-from .images import IMAGES, as_asked, image_array, load_images
+from .images import IMAGES, as_asked, labelled_images, load_images
+from .labels import considered
 from .toy import TOYS
 
 
 def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None,
          size: int | None = None, channels: int | None = None,
-         report: Callable[[str], Any] = warnings.warn, columns: str | None = None) -> DataSet:
+         report: Callable[[str], Any] = warnings.warn, columns: str | None = None,
+         label: str | None = None, conditional: bool = False) -> DataSet:
     """The data set of a name (``TOYS``, ``IMAGES``), a file or a folder of pictures.
 
     A .npy or .npz file holds an array: points if it has one or two dimensions, images if it has
@@ -27,26 +29,33 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     column that has no name in the header and counts the lines, from 0 or 1, is left out.
     ``columns`` chooses those of a table: "a,b" by names, "1-3,7" by numbers from 1. Any other file
     is an IDX file of images. ``data_dir``, ``size``, ``channels`` and ``report`` are for images,
-    see ``load_images``. Raises DataError for everything else.
+    see ``load_images``.
+
+    ``conditional`` has the labels used, where there are any: in a .npz an array called ``y`` or
+    ``labels``, or the one of whole numbers with the length of the points; in a table the column
+    ``label``, by name or by number, which is no part of the points; for images see ``load_images``.
+    Raises DataError for everything else.
     """
     name, path = os.fspath(source), Path(source)
     ending, is_toy = kind(path), name in TOYS
-    if columns is not None and (is_toy or ending not in TABLES or os.path.isdir(name)):
-        raise DataError(f"{name}: --columns is for tables (.csv, .tsv or .txt); leave it out")
+    for option, value in (("--columns", columns), ("--label", label)):
+        if value is not None and (is_toy or ending not in TABLES or os.path.isdir(name)):
+            raise DataError(f"{name}: {option} is for tables (.csv, .tsv or .txt); leave it out")
     if name in IMAGES or os.path.isdir(name) and not is_toy:
-        return load_images(name, data_dir, size, channels, report)
+        return load_images(name, data_dir, size, channels, report, conditional)
     if not is_toy and ending not in READERS:
         if not os.path.exists(name):
             raise DataError(f"unknown data {name!r} (and no such file exists); choose "
                             f"{', '.join([*TOYS, *IMAGES])}, a .npy, .npz, .csv, .tsv or .txt "
                             "file, an IDX file of images, or a folder of pictures")
-        images = load_images(name, data_dir, size, channels, report)
+        images = load_images(name, data_dir, size, channels, report, conditional)
         return replace(images, name=path.name.split(".")[0])
-    array, reading, names, categories = (None, "", None, {}) if is_toy else interpreted(
-        path, columns)
+    array, reading, names, categories, y = (None, "", None, {}, None) if is_toy else interpreted(
+        path, columns, label)
     stem = name if is_toy else path.name[:path.name.lower().rindex(ending)]
     if array is not None and array.ndim > 2:
-        return replace(as_asked(image_array(array, name), size, channels), name=stem)
+        made = labelled_images(array, y, name, conditional)
+        return replace(as_asked(made, size, channels), name=stem)
     options = {"--data-dir": data_dir, "--size": size, "--channels": channels}
     given = ", ".join(option for option, value in options.items() if value is not None)
     if given:
@@ -54,4 +63,6 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     if array is None:
         return TOYS[name]()
     stem = path.name if stem in TOYS else stem  # not the ring
-    return replace(points(array, name, names, categories), name=stem, reading=reading)
+    labels, found = considered(y, len(array), name, conditional)
+    reading = "  ".join(filter(None, [reading, found]))
+    return replace(points(array, name, names, categories, labels), name=stem, reading=reading)

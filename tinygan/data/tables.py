@@ -14,21 +14,26 @@ from .dataset import Columns
 from .files import number
 
 
-def write_table(file: IO[bytes], x: np.ndarray, columns: Columns | None) -> None:
+def write_table(file: IO[bytes], x: np.ndarray, columns: Columns | None,
+                labels: tuple[str, np.ndarray] | None = None) -> None:
     """Samples (n, d) as a table in UTF-8 that ``load`` reads as the same numbers and names.
 
-    Text that could be taken for numbers, separators or line ends has quotes.
+    ``labels``, the name of their column and what it holds (n,), come last. Text that could be taken
+    for numbers, separators or line ends has quotes.
     """
     text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="")
     plain = csv.writer(text, lineterminator="\n")
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if columns and columns.names is not None:
-        names = [str(name) for name in columns.names]
+        names = [str(name) for name in [*columns.names, *(labels or ())[:1]]]
         clear = all(name.strip() and number(name) is None for name in names)
         (plain if clear and not _separates(names) else quoted).writerow(names)
     values = columns.split(x) if columns else list(x.T)
+    if labels:
+        values = [*values, labels[1]]
     rows = zip(*(column.tolist() for column in values))  # as Python writes them: all their digits
     words = [word for own in columns.categories.values() for word in own] if columns else []
+    words += set(labels[1].tolist()) if labels else ()
     (quoted if _separates(words) else plain).writerows(rows)
     text.detach()
 

@@ -26,7 +26,7 @@ from .run import Run
 
 MOST_WEIGHTS = 2**28  # of a generator and a critic: what a checkpoint can hold
 Row = dict[str, float]  # of the log
-SOURCE_OPTIONS = ("data_dir", "size", "channels", "columns")  # of ``data.load``
+SOURCE_OPTIONS = ("data_dir", "size", "channels", "columns", "label")  # of ``data.load``
 
 
 class NotFitted(ValueError, AttributeError):
@@ -48,10 +48,12 @@ class GAN:
                  batch: int = Config.batch, accumulate: int | None = None, width: int | None = None,
                  depth: int | None = None, latent: int | None = None, lr: float | None = None,
                  n_critic: int | None = None, penalty: float | None = None, seed: int = 0,
-                 device: str | None = None, eager: bool = False, comm: Any = None) -> None:
+                 conditional: bool = False, device: str | None = None, eager: bool = False,
+                 comm: Any = None) -> None:
         self.method, self.net, self.steps, self.batch = method, net, steps, batch
         self.accumulate, self.width, self.depth, self.latent = accumulate, width, depth, latent
         self.lr, self.n_critic, self.penalty, self.seed = lr, n_critic, penalty, seed
+        self.conditional = conditional
         self.device, self.eager, self.comm = device, eager, comm
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -96,12 +98,13 @@ class GAN:
 
     # ---------------------------------------------------------------------------- training
 
-    def prepare(self, X: Any, **options: Any) -> Run:
+    def prepare(self, X: Any, y: Any = None, **options: Any) -> Run:
         """The run for X at step 0: ``fit`` without the training. ``options``: see ``data.load``."""
         self._config().resolved()  # errors of the settings come before the data are read
         X = os.fspath(X) if isinstance(X, os.PathLike) else X
         names = _column_names(X)
-        run = self._begin(_data_set(X, options))
+        run = self._begin(_data_set(X, y if self.conditional else None,
+                                    {**options, "conditional": self.conditional}))
         named = isinstance(X, str) and (X in data.TOYS or X in data.IMAGES)
         self.source_ = X if named else os.path.abspath(X) if isinstance(X, str) else None
         self.images_ = {name: options.get(name) for name in SOURCE_OPTIONS}
@@ -136,16 +139,17 @@ class GAN:
     def fit(self, X: Any, y: Any = None, *, verbose: bool | Callable[[Row], Any] = False) -> GAN:
         """Train on X: points (n, d), images (``data.image_array``), or what ``data.load`` takes.
 
-        ``y`` is not used, and a UserWarning says so. It is no error, as pipelines, searches and
-        scikit-learn's checks pass labels on to every estimator. ``verbose`` shows a line of
-        progress; a function in its place is called with each new row of the log, name -> number
-        (NaN where nothing was measured), and may end the training: ``gan.run_.stop = 1``.
+        ``y`` (n,) are the labels of a ``conditional`` GAN, unless X has them (``data.load``). Any
+        other GAN does not use them, and a UserWarning says so: it is no error, as pipelines,
+        searches and scikit-learn's checks pass labels on to every estimator. ``verbose`` shows a
+        line of progress; a function in its place is called with each new row of the log, name ->
+        number (NaN where nothing was measured), and may end the training: ``gan.run_.stop = 1``.
 
         Raises ``data.DataError`` for unusable data, TypeError for objects that are no numbers,
         ValueError for unusable parameters, Diverged.
         """
-        _without(y, "fit")
-        run = self.prepare(X)
+        _without(y, "fit", self.conditional)
+        run = self.prepare(X, y)
         with _shown(run, verbose) as show:
             for row in run.train():
                 show(row)
@@ -156,13 +160,14 @@ class GAN:
         better.
 
         In the networks' units (columns divided by the training data's standard deviations), of
-        2,500 samples, always the same. X is like that of ``fit``; ``y`` is not used.
+        2,500 samples, always the same. X is like that of ``fit``; ``y`` is not used: the labels of
+        samples are drawn by their share in the training data.
         Raises ValueError for data of another shape, or of other column names.
         """
         game = self._fitted().game
-        _without(y, "score")
+        _without(y, "score", self.conditional)
         self._check_names(_column_names(X))
-        given = _data_set(X, self.images_)
+        given = _data_set(X, None, self.images_)
         if given.dim != game.data.dim:
             raise ValueError(f"X has {given.dim} features, but {type(self).__name__} is expecting "
                              f"{game.data.dim} features as input")
@@ -203,22 +208,29 @@ class GAN:
 
     # ------------------------------------------------------------------------- what was made
 
-    def sample(self, n: int = 1, seed: int = 0, *, bounded: bool = False,
-               as_frame: bool = False) -> Any:
+    def sample(self, n: int = 1, seed: int = 0, *, label: Any = None, return_labels: bool = False,
+               bounded: bool = False, as_frame: bool = False) -> Any:
         """n new points (n, d) in the data's own units, or images (n, c, h, w) uint8.
 
         An array of objects where columns are of text. Columns that hold whole numbers only, or one
         constant, do so in samples; ``bounded`` keeps every number within its column's range in the
         training data. ``as_frame`` gives a pandas DataFrame with the columns' names. The same seed
-        gives the same samples. Raises ValueError for n or seed out of range, for a generator whose
-        output is not finite, and for images or data without columns where these are asked for;
-        ImportError without pandas.
+        gives the same samples.
+
+        Of a conditional GAN, ``label`` is the name of a class, a list of some, or "each" for all:
+        samples are shared out evenly, class after class. Without it labels are drawn by their share
+        in the data. ``return_labels`` gives (samples, names of their classes (n,)).
+
+        Raises ValueError for n or seed out of range, for an unknown label or a GAN without labels,
+        for a generator whose output is not finite, and for images or data without columns where
+        these are asked for; ImportError without pandas.
         """
         game = self._fitted().game
         if not 0 <= n <= 2**31 or seed < 0:
             raise ValueError(f"GAN.sample: expected 0 <= n <= {2**31} and a seed of at least 0, "
                              f"got {n!r:.40}, {seed!r:.40}")
-        x = samples.sample(game, n, seed)
+        own = self.labels(n, seed, label, return_labels)
+        x = samples.sample(game, n, seed, *own)
         if not np.isfinite(x).all():
             raise ValueError("GAN.sample: the generator gives numbers that are not finite: its "
                              "training diverged, or it was loaded from a file with such weights")
@@ -228,7 +240,23 @@ class GAN:
                              "table, not for images, toy data or files of earlier versions; "
                              "leave them out")
         made = self.data_.to_samples(x, bounded)
-        return data.frame(made, table) if table and as_frame else made
+        made = data.frame(made, table) if table and as_frame else made
+        return (made, np.array(self.data_.classes)[own[0]]) if return_labels else made
+
+    def labels(self, n: int, seed: int = 0, label: Any = None, needed: bool = False
+               ) -> list[np.ndarray]:
+        """The classes of n samples in a list: drawn, or shared out among those asked for.
+
+        The list is empty if the GAN is not conditional; ValueError if it is ``needed`` to be.
+        """
+        game = self._fitted().game
+        if not game.config.conditional and (needed or label is not None):
+            raise ValueError("this GAN knows no labels; train one with conditional=True "
+                             "(tinygan train --conditional)")
+        if label is None:
+            return samples.labels(game, n, seed)
+        asked = np.array(data.chosen(game.data.classes, label))
+        return [asked[np.arange(n) * len(asked) // max(n, 1)]]
 
     @property
     def generator_(self) -> Module:
@@ -269,7 +297,7 @@ class GAN:
         from ..app import report
 
         self._fitted()
-        return report.panel(self, report.drawn(self), samples.yardstick(self.data_))
+        return report.panel(self, report.drawn(self)[0], samples.yardstick(self.data_))
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write the run's film, curves, scores and what to try next as a page, ``report.html``.
@@ -293,6 +321,10 @@ class GAN:
         arrays |= {"data/mean": self.data_.mean, "data/scale": self.data_.scale}
         if self.data_.table:
             arrays |= _columns_to_arrays(self.data_.table)
+        if self.run_.config.conditional:
+            names = json.dumps(self.data_.classes).encode()
+            arrays |= {"data/classes": np.frombuffer(names, np.uint8),
+                       "data/counts": self.data_.counts}
         described = {"name": self.data_.name, "dim": self.data_.dim, "shape": self.data_.shape,
                      "source": self.source_, **self.images_}
         header = {"tinygan": __version__, "config": asdict(self.run_.config), "values": values,
@@ -301,18 +333,19 @@ class GAN:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | None = None, X: Any = None,
-             steps: int | None = None, eager: bool = False, comm: Any = None) -> GAN:
+             steps: int | None = None, eager: bool = False, comm: Any = None,
+             y: Any = None) -> GAN:
         """A GAN from a checkpoint.
 
-        X, the training data, is needed only to go on training and for pictures; ``steps`` to go on
-        for longer.
+        X, the training data, and y, its labels, are needed only to go on training and for pictures;
+        ``steps`` to go on for longer.
         Raises ``CheckpointError`` for an unusable file, ``data.DataError`` for other data than the
         run's.
         """
         backend.resolve_device(device)  # so that a wrong device is not blamed on the file
         header, arrays = checkpoint.load(path)
         try:
-            return cls._loaded(header, arrays, device, X, steps, eager, comm)
+            return cls._loaded(header, arrays, device, X, steps, eager, comm, y)
         except (backend.DeviceError, data.DataError):
             raise
         except Exception as error:  # a whole file with the wrong content
@@ -321,32 +354,39 @@ class GAN:
 
     @classmethod
     def _loaded(cls, header: dict[str, Any], arrays: dict[str, np.ndarray], device: str | None,
-                X: Any, steps: int | None, eager: bool, comm: Any) -> GAN:
+                X: Any, steps: int | None, eager: bool, comm: Any, y: Any) -> GAN:
         config, described = header["config"], header["data"]
         Config(**config).resolved()  # of a constructor's arguments, some may be None
         gan = cls(**config, device=device, eager=eager, comm=comm)
         if steps is not None:
             gan.steps = steps
         mean, scale = arrays.pop("data/mean"), arrays.pop("data/scale")
-        known = _described(described, mean, scale)
+        known = _described(described, mean, scale, arrays.pop("data/classes", None),
+                           arrays.pop("data/counts", None))
         if "data/low" in arrays:  # not of images, nor in earlier versions
             known = replace(known, table=_columns_from_arrays(arrays, known.dim))
         needed = networks.weights(gan._config().resolved(known), known)
         if needed > sum(a.size for a in arrays.values()):
             raise MemoryError("networks of more weights than the file has")
         options = {name: described.get(name) for name in SOURCE_OPTIONS}
-        run = gan.prepare(known) if X is None else gan.prepare(X, **options)
+        run = gan.prepare(known) if X is None else gan.prepare(X, y, **options)
         gan.source_, gan.images_ = gan.source_ or described["source"], options
-        if not (np.array_equal(gan.data_.mean, mean) and np.array_equal(gan.data_.scale, scale)):
-            kind = ValueError if X is None else data.DataError
-            given = X if isinstance(X, (str, os.PathLike)) else gan.data_.name
+        found, kind = gan.data_, ValueError if X is None else data.DataError
+        given = X if isinstance(X, (str, os.PathLike)) else found.name
+        if not (np.array_equal(found.mean, mean) and np.array_equal(found.scale, scale)):
             raise kind(f"{given}: not the data that this GAN was trained on "
                        "(another mean or scale)")
+        if gan.conditional and not (found.classes == known.classes
+                                    and np.array_equal(found.counts, known.counts)):
+            raise kind(f"{given}: not the labels that this GAN was trained on")
         run.load_state_dict(arrays, header["values"])
         return gan
 
 
-def _data_set(X: Any, options: dict[str, Any]) -> data.DataSet:
+def _data_set(X: Any, y: Any, options: dict[str, Any]) -> data.DataSet:
+    if isinstance(X, (data.DataSet, str, os.PathLike)) and y is not None:
+        raise data.DataError("y is for arrays: a file, a folder or a data set has its own labels; "
+                             "leave it out")
     if isinstance(X, data.DataSet):
         return X
     if isinstance(X, (str, os.PathLike)):
@@ -363,9 +403,10 @@ def _data_set(X: Any, options: dict[str, Any]) -> data.DataSet:
     if values.ndim == 1:
         raise data.DataError(f"points: expected shape (n, d), got {values.shape}; reshape(-1, 1) "
                              "makes points of one number each, reshape(1, -1) one point")
+    labels = None if y is None else data.labels_of(y, len(values), "y")
     if values.ndim > 2:
-        return data.image_array(values)
-    return data.points(values, names=_labels(X), categories=categories)
+        return data.image_array(values, labels=labels)
+    return data.points(values, names=_labels(X), categories=categories, labels=labels)
 
 
 def _numbers(objects: np.ndarray, labels: list[Any] | None) -> tuple[np.ndarray, dict[int, Any]]:
@@ -426,13 +467,14 @@ def _shown(run: Run, verbose: bool | Callable[[Row], Any]) -> Iterator[Callable[
         yield lambda row: None
 
 
-def _without(y: Any, method: str) -> None:
-    if y is not None:
-        warnings.warn(f"GAN.{method}: y is not used, as there is no generation conditional on "
-                      "labels yet; leave it out, or fit one GAN for each label", stacklevel=3)
+def _without(y: Any, method: str, conditional: bool) -> None:
+    if y is not None and not conditional:
+        warnings.warn(f"GAN.{method}: y is not used, as this GAN is not conditional on labels; "
+                      "leave it out, or fit one GAN with conditional=True", stacklevel=3)
 
 
-def _described(about: dict[str, Any], mean: np.ndarray, scale: np.ndarray) -> data.DataSet:
+def _described(about: dict[str, Any], mean: np.ndarray, scale: np.ndarray,
+               names: np.ndarray | None, counts: np.ndarray | None) -> data.DataSet:
     """The data set of a checkpoint, without its points. ValueError for an impossible one."""
     name, dim, shape, source = about["name"], about["dim"], about["shape"], about["source"]
     if not (isinstance(name, str) and mean.shape == scale.shape == (dim,)
@@ -442,13 +484,20 @@ def _described(about: dict[str, Any], mean: np.ndarray, scale: np.ndarray) -> da
     if shape is not None and not _is_image(shape, dim):
         raise ValueError(f"images of {shape!r:.40} pixels")
     for value, kind in ((source, str), (about["data_dir"], str), (about["size"], int),
-                        (about["channels"], int), (about.get("columns"), str)):
+                        (about["channels"], int), (about.get("columns"), str),
+                        (about.get("label"), str)):
         if value is not None and type(value) is not kind:
             raise ValueError(f"the source of its data is described by {value!r:.40}")
     if source == name in data.TOYS and shape is None:  # a user's file may be called ring, too
         return data.TOYS[name]()
+    classes = () if names is None else tuple(json.loads(names.tobytes()))
+    if classes and not (all(type(text) is str for text in classes)
+                        and len(set(classes)) == len(classes) > 1 and counts is not None
+                        and counts.shape == (len(classes),) and counts.dtype == np.int64
+                        and (counts > 0).all()):
+        raise ValueError("its labels are not those of a data set")
     return data.DataSet(name=name, dim=dim, draw=_no_data, mean=mean, scale=scale,
-                        shape=shape and tuple(shape))
+                        shape=shape and tuple(shape), classes=classes, counts=counts)
 
 
 def _columns_to_arrays(columns: data.Columns) -> dict[str, np.ndarray]:
@@ -490,6 +539,6 @@ def _is_image(shape: Any, dim: int) -> bool:
     return whole and shape[0] in (1, 3) and math.prod(shape) == dim
 
 
-def _no_data(rng: np.random.Generator, n: int) -> np.ndarray:
+def _no_data(rng: np.random.Generator, n: int, *labels: np.ndarray) -> np.ndarray:
     raise data.DataError("this GAN was loaded without its training data; "
                          "give load(path, X=...)")

@@ -99,43 +99,51 @@ class Game:
 
         (Goodfellow et al. 2014, algorithm 1; Arjovsky et al. 2017; Gulrajani et al. 2017.)
         """
-        for fake in self.fakes(self.config.n_critic):
-            real, fake = self.with_noise(self.real()), self.with_noise(fake)
-            gradients, critic_columns = self.accumulated("critic", real, fake)
+        every = self.labels(self.config.n_critic)
+        fakes = self.fakes(self.config.n_critic, *every)
+        for fake, *labels in zip(fakes, *map(self.batches, every)):
+            real, fake = self.with_noise(self.real(*labels)), self.with_noise(fake)
+            gradients, critic_columns = self.accumulated("critic", real, fake, *labels)
             self.optimizers["critic"].step(gradients)
             if self.clip:
                 self.clip.step()
 
-        partners = [self.real()] if self.method.paired else []
-        gradients, columns = self.accumulated("generator", self.latents(), *partners)
+        labels = self.labels()
+        partners = [self.real(*labels)] if self.method.paired else []
+        gradients, columns = self.accumulated("generator", self.latents(), *partners, *labels)
         self.optimizers["generator"].step(gradients)
         self.average.update()
         if self.path_length:
             self.path_length.follow(columns.pop("mean_length"))
         return critic_columns | columns
 
-    def critic_gradients(self, real: Array, fake: Array) -> Gradients:
+    def critic_gradients(self, real: Array, fake: Array, *labels: Array) -> Gradients:
         """Of the critic's loss with respect to its parameters; the fakes are constants."""
-        loss = self.method.critic_loss(*self.scores(real, fake))
+        loss = self.method.critic_loss(*self.scores(real, fake, *labels))
         columns = {"w_estimate": -loss.data} if self.method.wasserstein else {}
         if self.config.penalty is not None:
-            penalty = self.method.penalize(self.critic, real, fake, rng=self.rng)
+            critic = networks.Given(self.critic, *labels)
+            penalty = self.method.penalize(critic, real, fake, rng=self.rng)
             loss = loss + self.config.penalty * penalty
             columns["penalty"] = penalty.data
         return grad(loss, self.critic.parameters()), {"critic_loss": loss.data} | columns
 
-    def generator_gradients(self, z: Array, *real: Any) -> Gradients:
-        """Of the generator's loss with respect to its parameters; ``real`` where scores are paired.
+    def generator_gradients(self, z: Array, *more: Any) -> Gradients:
+        """Of the generator's loss with respect to its parameters.
+
+        ``more`` are real examples where scores are paired, and the labels if there are any.
         """
-        fake = self.generator(z)
+        real, labels = more[:self.method.paired], more[self.method.paired:]
+        fake = self.generator(z, *labels)
         if self.method.paired:
-            real_scores, fake_scores = self.scores(real[0], fake)
+            real_scores, fake_scores = self.scores(*real, fake, *labels)
             loss = self.method.generator_loss(fake_scores, real_scores)
         else:
-            loss = self.method.generator_loss(self.critic(self.with_noise(fake)))
+            loss = self.method.generator_loss(self.critic(self.with_noise(fake), *labels))
         columns = {}
         if self.path_length:
-            penalty, columns["mean_length"] = self.path_length.penalty(self.generator, z, self.rng)
+            penalty, columns["mean_length"] = self.path_length.penalty(
+                networks.Given(self.generator, *labels), z, self.rng)
             loss = loss + self.method.path_length * penalty
         return grad(loss, self.generator.parameters()), {"generator_loss": loss.data} | columns
 
@@ -206,44 +214,62 @@ class Game:
 
     # ------------------------------------------------------------------- what a step is made of
 
-    def real(self) -> Array:
-        """The data of a step."""
-        return backend.fresh(self.draw, backend.host_rng(self.rng))
+    def real(self, *labels: Array) -> Array:
+        """The data of a step, with these labels if there are any."""
+        return backend.fresh(self.draw, backend.host_rng(self.rng), *labels)
 
-    def draw(self, rng: np.random.Generator) -> Array:
+    def draw(self, rng: np.random.Generator, *labels: Array) -> Array:
         """``accumulate * batch`` training examples on the device."""
-        examples = self.data.draw(rng, self.config.accumulate * self.config.batch)
-        return backend.to_device(examples, self.device)
+        n = self.config.accumulate * self.config.batch
+        classes = [backend.to_numpy(y).argmax(axis=1) for y in labels]
+        return backend.to_device(self.data.draw(rng, n, *classes), self.device)
+
+    def labels(self, steps: int = 1) -> list[Array]:
+        """The labels for so many steps, in a list that is empty unless the game is conditional."""
+        if not self.config.conditional:
+            return []
+        return [backend.fresh(self.draw_labels, backend.host_rng(self.rng), steps)]
+
+    def draw_labels(self, rng: np.random.Generator, steps: int) -> Array:
+        """Labels by their share in the data, one-hot on the device: (n, classes)."""
+        n = steps * self.config.accumulate * self.config.batch
+        return backend.to_device(self.data.one_hot(self.data.draw_labels(rng, n)), self.device)
 
     def latents(self, steps: int = 1) -> Array:
         """z ~ N(0, I) for so many steps."""
         n = steps * self.config.accumulate * self.config.batch
         return backend.normal(self.rng, (n, self.latent_dim))
 
-    def fakes(self, steps: int) -> list[Array]:
+    def batches(self, a: Array) -> list[Array]:
+        """An array for some steps as one for each."""
+        n = self.config.accumulate * self.config.batch
+        return [a[i:i + n] for i in range(0, len(a), n)]
+
+    def fakes(self, steps: int, *labels: Array) -> list[Array]:
         """G(z) for so many steps of the critic: arrays, so that no graph leads to the generator.
 
         All in one pass, but batch by batch where a layer couples the examples of a batch, or where
         ``accumulate`` asks for little memory.
         """
-        z, n = self.latents(steps), self.config.batch
+        inputs = [self.latents(steps), *labels]
+        batches = list(zip(*map(self.batches, inputs)))
         if self.config.accumulate > 1 or self.ranks.size > 1:
-            return [self.fakes_of_parts(part) for part in np.split(z, steps)]
+            return [self.fakes_of_parts(*batch) for batch in batches]
         if self.generator.couples_examples:
-            fakes = np.concatenate([self.generator(z[i:i + n]).data for i in range(0, len(z), n)])
+            fakes = np.concatenate([self.generator(*batch).data for batch in batches])
         else:
-            fakes = self.generator(z).data
-        return [fakes[i:i + n] for i in range(0, len(z), n)]
+            fakes = self.generator(*inputs).data
+        return self.batches(fakes)
 
-    def fakes_of_parts(self, z: Array) -> Array:
+    def fakes_of_parts(self, z: Array, *labels: Array) -> Array:
         """G(z) for one step of the critic, part by part; other ranks' parts are left 0."""
-        def of_part(z: Array, fake: Array) -> list[Array]:
-            fake[...] = self.generator(z).data
+        def of_part(fake: Array, *inputs: Array) -> list[Array]:
+            fake[...] = self.generator(*inputs).data
             return []
 
         weights = self.generator.parameters()[0].data
         fakes = np.zeros_like(weights, shape=(len(z), self.data.dim))
-        self.mean_of_parts("fakes", of_part, [z, fakes])
+        self.mean_of_parts("fakes", of_part, [fakes, z, *labels])
         return fakes
 
     def with_noise(self, x: Any) -> Any:
@@ -258,11 +284,12 @@ class Game:
         weights = self.generator.parameters()[0].data
         return backend.scalars([self.method.noise * share], like=weights)
 
-    def scores(self, real: Array, fake: Any) -> tuple[Any, Any]:
+    def scores(self, real: Array, fake: Any, *labels: Any) -> tuple[Any, Any]:
         """The critic's scores, in one pass where no layer couples the examples of a batch."""
         if self.critic.couples_examples:
-            return self.critic(real), self.critic(fake)
-        scores = self.critic(ops.concatenate([real, fake]))
+            return self.critic(real, *labels), self.critic(fake, *labels)
+        twice = [ops.concatenate([y, y]) for y in labels]
+        scores = self.critic(ops.concatenate([real, fake]), *twice)
         return scores[:len(real)], scores[len(real):]
 
     # ------------------------------------------------------------------------------- state

@@ -23,7 +23,8 @@ class JointGame(Game):
 
     def examples(self) -> tuple[Array, ...]:
         """The arguments of ``joint_gradients`` in a step."""
-        return (self.real(),)
+        labels = self.labels()
+        return (self.real(*labels), *labels)
 
     def joint_gradients(self, x: Array, *more: Array) -> Gradients:
         """Of the losses, for the parameters of the ``networks`` in their order."""
@@ -53,8 +54,8 @@ class Decoder(Module):
     def __init__(self, network: Module, device: str) -> None:
         self.network, self.log_sigma = network, Tensor(backend.zeros((1,), device=device) - 2)
 
-    def forward(self, z: Any) -> Any:
-        return self.network(z)
+    def forward(self, z: Any, *labels: Any) -> Any:
+        return self.network(z, *labels)
 
 
 class Autoencoder(JointGame):
@@ -63,7 +64,9 @@ class Autoencoder(JointGame):
     It minimizes the negative ELBO, -E_q[log p(x|z)] + KL(q(z|x) || N(0, I)) (Kingma & Welling 2014,
     eq. 10), in nats per example and in the networks' units; s is one learned number (their appendix
     C.2 has one for each element). In the log the KL is the penalty. Samples are the means G(z),
-    without the noise of p(x|z). The encoder is built like a critic.
+    without the noise of p(x|z). The encoder is built like a critic. Conditional on labels, G takes
+    them too and p(x|z, y) is maximized (Kingma et al. 2014); q(z|x) does not, and the ELBO is a
+    bound for any q.
     """
 
     def build(self, rng: backend.Rng) -> dict[str, Any]:
@@ -72,7 +75,7 @@ class Autoencoder(JointGame):
 
     def build_encoder(self, rng: backend.Rng) -> Module:
         """A network from x to m(x) and v(x)."""
-        return networks.critic(self.config, self.data, True, rng, outputs=2 * self.latent_dim)
+        return networks.encoder(self.config, self.data, True, rng, 2 * self.latent_dim)
 
     def encode(self, x: Array) -> tuple[Any, Any]:
         """(z drawn from q(z|x), KL(q(z|x) || N(0, I)) as a mean over the batch)."""
@@ -81,10 +84,11 @@ class Autoencoder(JointGame):
         z = losses.reparameterize(mean, log_var, rng=self.rng)
         return z, losses.gaussian_kl(mean, log_var)
 
-    def joint_gradients(self, x: Array, *more: Array) -> Gradients:
+    def joint_gradients(self, x: Array, *labels: Array) -> Gradients:
         """Of the negative ELBO."""
         z, kl = self.encode(x)
-        loss = losses.gaussian_nll(x, self.generator(z), self.generator.log_sigma) + kl
+        made = self.generator(z, *labels)
+        loss = losses.gaussian_nll(x, made, self.generator.log_sigma) + kl
         parameters = self.generator.parameters() + self.networks["encoder"].parameters()
         return grad(loss, parameters), {"generator_loss": loss.data, "penalty": kl.data}
 
@@ -106,17 +110,19 @@ class VAEGAN(Autoencoder):
                 "critic": players["critic"]}
 
     def examples(self) -> tuple[Array, ...]:
-        return self.real(), self.latents()
+        labels = self.labels()
+        return (self.real(*labels), self.latents(), *labels)
 
     def joint_gradients(self, x: Array, *more: Array) -> Gradients:
         """Of the generator's, the encoder's and the critic's loss."""
-        (p,) = more
-        *body, last = self.critic.layers
-        features = Sequential(*body)
+        p, *labels = more
+        twice = [ops.concatenate([y, y]) for y in labels]
+        features = Sequential(*self.critic.layers[:-1])
         z, kl = self.encode(x)
-        real, fake = features(x), features(self.generator(ops.concatenate([z, p])))
+        real, fake = features(x), features(self.generator(ops.concatenate([z, p]), *twice))
         error = losses.gaussian_nll(real, fake[:len(x)], 0.0)
-        real_scores, fake_scores = last(real), last(fake)
+        last: Any = self.critic.scores if labels else self.critic.layers[-1]
+        real_scores, fake_scores = last(real, *labels), last(fake, *twice)
         critic_loss: Any = losses.nonsaturating_discriminator(real_scores, fake_scores)
         generator_loss: Any = losses.nonsaturating_generator(fake_scores) + self.gamma * error
         gradients = (grad(generator_loss, self.generator.parameters())

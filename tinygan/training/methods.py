@@ -195,7 +195,7 @@ METHODS = {
         lr=1e-2,
         betas=(0.9, 0.999),
         width=50,
-        without=("n_critic", "depth", "latent", "net"),
+        without=("n_critic", "depth", "latent", "net", "conditional"),
     ),
 }
 WIDTHS = {"mlp": 128, "conv": 64}  # units of a layer; channels of the layer next to the image
@@ -225,6 +225,7 @@ class Config:
     n_critic: Any = None
     penalty: Any = None
     seed: int = 0
+    conditional: bool = False  # whether the networks are given labels
 
     def resolved(self, data: DataSet | None = None) -> Config:
         """The same with the method's settings in place of None; what it lacks is None.
@@ -240,6 +241,15 @@ class Config:
         if self.penalty is not None and method.penalty is None:
             raise ValueError(f"method {self.method} has no penalty; leave it out")
         without = method.without
+        if type(self.conditional) is not bool:
+            raise ValueError(f"conditional must be True or False, got {self.conditional!r:.40}")
+        if self.conditional and "conditional" in without:
+            raise ValueError(f"method {self.method} cannot be conditional; leave that out, or fit "
+                             "one for each label")
+        if self.conditional and data is not None and not data.classes:
+            raise ValueError(f"conditional, but {data.name} has no labels: they are y in fit(X, y),"
+                             " the subfolders of a folder of images, y in a .npz, --label COLUMN "
+                             "of a CSV")
         if self.net == "conv":
             self._check_conv(method, data)
             without += ("depth",)

@@ -28,19 +28,30 @@ TEMPERATURE = 0.2  # of shares of categories (Xu et al. 2019)
 def generator(config: Config, data: DataSet, normalized: bool, rng: backend.Rng) -> Module:
     """The generator of a run, from latents to points.
 
-    For images it ends in a tanh, for tables with columns of text in ``Categories``.
+    For images it ends in a tanh, for tables with columns of text in ``Categories``. A conditional
+    one takes the labels as well, one-hot (n, classes).
     """
+    inputs = config.latent + config.conditional * len(data.classes)
     if config.net == "conv":
-        return conv_generator(config.latent, data.shape, config.width, rng, normalized)
-    network = mlp(config.latent, config.width, config.depth, data.dim, rng)
+        made = conv_generator(inputs, data.shape, config.width, rng, normalized)
+    else:
+        made = mlp(inputs, config.width, config.depth, data.dim, rng)
+        made = Sequential(*made.layers, Tanh()) if data.shape else made
+    network = Concatenated(made) if config.conditional else made
     if data.table and data.table.categories:
         return Categories(network, data.table, config.latent)
-    return Sequential(*network.layers, Tanh()) if data.shape else network
+    return network
 
 
-def critic(config: Config, data: DataSet, normalized: bool, rng: backend.Rng,
-           outputs: int = 1) -> Sequential:
-    """The critic of a run, from points to scores, or an encoder, to other ``outputs``.
+def critic(config: Config, data: DataSet, normalized: bool, rng: backend.Rng) -> Sequential:
+    """The critic of a run, from points, and labels if it is conditional, to scores."""
+    network = encoder(config, data, normalized, rng, 1)
+    return Projection(network, len(data.classes), rng) if config.conditional else network
+
+
+def encoder(config: Config, data: DataSet, normalized: bool, rng: backend.Rng,
+            outputs: int) -> Sequential:
+    """A network built like a critic, from points to so many numbers.
 
     ``normalized`` concerns convolutions alone.
     """
@@ -50,23 +61,79 @@ def critic(config: Config, data: DataSet, normalized: bool, rng: backend.Rng,
 
 
 def spectral(network: Sequential, rng: backend.Rng) -> Sequential:
-    """The network with spectral normalization of every layer that has a weight."""
-    return Sequential(*(SpectralNorm(layer, rng=rng) if isinstance(layer, Affine) else layer
-                        for layer in network.layers))
+    """The network, with spectral normalization of every layer that has a weight."""
+    network.layers = [SpectralNorm(layer, rng=rng) if isinstance(layer, Affine) else layer
+                      for layer in network.layers]
+    if isinstance(network, Projection):
+        network.embedding = SpectralNorm(network.embedding, rng=rng)
+    return network
+
+
+# ---------------------------------------------------------------------------------------- labels
+
+
+class Concatenated(Module):
+    """A network of latents and one-hot labels side by side (Mirza & Osindero 2014, section 3.2).
+
+    The labels are scaled to the length that the latents have on average, for the first layer to
+    hear as much of them.
+    """
+
+    def __init__(self, network: Module) -> None:
+        self.network = network
+
+    def forward(self, x: Any, *labels: Any) -> Any:
+        scaled = [y * math.sqrt(x.shape[1]) for y in labels]
+        return self.network(ops.concatenate([x, *scaled], axis=1))
+
+
+class Projection(Sequential):
+    """A critic of points and labels, f(x, y) = a^T h(x) + b + y^T V h(x).
+
+    h are all layers but the last, y (n, classes) is one-hot, V the ``embedding`` (Miyato & Koyama
+    2018, eq. 3). The score is linear in y: with the classes' shares as y it is the mean over them.
+    """
+
+    def __init__(self, network: Sequential, classes: int, rng: backend.Rng) -> None:
+        super().__init__(*network.layers)
+        features = network.layers[-1].d_in  # type: ignore[attr-defined]
+        self.embedding: Any = Dense(classes, features, rng=rng, bias=False,
+                                       init=init.glorot_uniform)
+
+    def forward(self, x: Any, *labels: Any) -> Any:
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        return self.scores(x, *labels)
+
+    def scores(self, features: Any, y: Any) -> Any:
+        """The scores of features h(x) (n, features)."""
+        own = ops.sum(features * self.embedding(y), axis=1, keepdims=True)
+        return self.layers[-1](features) + own
+
+
+class Given(Module):
+    """A network as a function of its first input alone, the labels held fixed."""
+
+    def __init__(self, network: Module, *labels: Any) -> None:
+        self.network, self.labels = network, labels
+
+    def forward(self, x: Any) -> Any:
+        return self.network(x, *self.labels)
 
 
 def weights(config: Config, data: DataSet) -> int:
     """How many weights a generator and a critic have, known before they take up memory."""
-    width, latent = config.width, config.latent or 0
+    classes = config.conditional * len(data.classes)
+    width, latent = config.width, (config.latent or 0) + classes
     if config.net == "conv":
         sizes, channels = pyramid(data.shape, width)
         kernels = sum(a * b for a, b in zip(channels, channels[1:])) * KERNEL ** 2
-        return 2 * kernels + (latent + 1) * channels[-1] * math.prod(sizes[-1])
+        return 2 * kernels + (latent + 1 + classes) * channels[-1] * math.prod(sizes[-1])
     if config.depth is None:  # a mixture
         return width * data.dim
     if config.depth == 0:
-        return (latent + 1) * data.dim
-    return width * (latent + 2 * data.dim + 1) + 2 * (config.depth - 1) * width ** 2
+        return (latent + 1 + classes) * data.dim
+    return width * (latent + 2 * data.dim + 1 + classes) + 2 * (config.depth - 1) * width ** 2
 
 
 # ------------------------------------------------------------------------------------ perceptrons
@@ -96,8 +163,8 @@ class Categories(Module):
         self.blocks = [block for k, block in enumerate(columns.blocks) if k in columns.categories]
         self.count = noise_of(columns) // 2
 
-    def forward(self, z: Any) -> Any:
-        y, noise = self.network(z[:, :self.latent]), value_of(z)[:, self.latent:] ** 2
+    def forward(self, z: Any, *labels: Any) -> Any:
+        y, noise = self.network(z[:, :self.latent], *labels), value_of(z)[:, self.latent:] ** 2
         e = (noise[:, :self.count] + noise[:, self.count:]) / 2
         gumbel = -np.log(np.maximum(e, 1e-20))
         parts, done, used = [], 0, 0

@@ -101,13 +101,17 @@ class Record:
         """What the networks do now."""
         game, seen = self.game, Moment(steps=np.array(step))
         if game.data.shape:
-            seen["images"] = game.data.to_images(samples.sample(game, PICTURES)).reshape(
-                PICTURES, -1)
+            made = samples.sample(game, PICTURES, 0, *self.classes(PICTURES))
+            seen["images"] = game.data.to_images(made).reshape(PICTURES, -1)
         else:
             self.look_at_points(seen)
         if game.critic:
             seen["slopes"] = samples.gradient_norms(game, SLOPES)
         return {name: _stored(seen[name], dtype) for name, (dtype, _) in self.kinds.items()}
+
+    def classes(self, n: int) -> list[np.ndarray]:
+        """The classes of n pictures in a list, one after another; [] if unconditional."""
+        return [np.arange(n) % len(self.game.data.classes)] if self.game.config.conditional else []
 
     def look_at_points(self, seen: Moment) -> None:
         """Add where generated points lie and where the critic, if there is one, pushes them."""
@@ -119,18 +123,22 @@ class Record:
                               "axes": axes.astype(np.float32), "shares": shares.astype(np.float32)}
         axes = self.constants["axes"]
         z = np.random.default_rng(0).standard_normal((POINTS, game.latent_dim), np.float32)
-        made = samples.generate(game, np.concatenate([z, latent_grid(game.latent_dim)]))
+        grid, own = latent_grid(game.latent_dim), samples.labels(game, POINTS)
+        first = [np.pad(y, (0, len(grid))) for y in own]  # where the first class's grid lands
+        made = samples.generate(game, np.concatenate([z, grid]), *first)
         seen["points"], seen["manifold"] = made[:POINTS] @ axes, made[POINTS:] @ axes
         if not game.critic:
             return
-        critic, device = samples.frozen_critic(game), game.device
+        device = game.device
         with backend.on(device):
             x = Tensor(backend.to_device(made[:ARROWS], device))
+            critic = samples.judge(game, *(game.data.one_hot(y[:ARROWS]) for y in own))
             (uphill,) = grad(ops.sum(critic(x)), [x])
             seen["arrows"] = backend.to_numpy(uphill) @ axes
             if "scores" in self.kinds:
                 places = backend.to_device(self.places(), device)
-                scores = backend.to_numpy(critic(places).data).reshape(self.kinds["scores"][1])
+                found = backend.to_numpy(samples.judge(game)(places).data)
+                scores = found.reshape(self.kinds["scores"][1])
                 low, high = seen["range"] = np.array([scores.min(), scores.max()])
                 seen["scores"] = (scores - low) / max(high - low, 1e-30) * 255
 

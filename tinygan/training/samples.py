@@ -10,29 +10,44 @@ from .. import backend, losses, metrics
 from ..data import DataSet
 from ..layers import Module
 from .game import Game
+from .networks import Given
 
 SCORED = 2500  # samples
 
 
-def generate(game: Game, z: np.ndarray) -> np.ndarray:
-    """Latents (n, latent) -> points in the networks' units: (n, d), both on the host."""
+def generate(game: Game, z: np.ndarray, *labels: np.ndarray) -> np.ndarray:
+    """Latents (n, latent), with classes (n,) where the game is conditional, -> points in the
+    networks' units: (n, d). All on the host.
+    """
     size = 4096 if game.config.net == "mlp" else 128  # at a time
     points = [np.zeros((0, game.data.dim), np.float32)]
     with backend.on(game.device):
         for start in range(0, len(z), size):
-            part = backend.to_device(z[start:start + size], game.device)
-            points.append(backend.to_numpy(game.average.network(part).data))
+            part = slice(start, start + size)
+            inputs = [z[part], *(game.data.one_hot(y[part]) for y in labels)]
+            inputs = [backend.to_device(a, game.device) for a in inputs]
+            points.append(backend.to_numpy(game.average.network(*inputs).data))
     return np.concatenate(points)
 
 
-def sample(game: Game, n: int, seed: int = 0) -> np.ndarray:
-    """n samples in the networks' units: (n, d) on the host."""
+def labels(game: Game, n: int, seed: int = 0) -> list[np.ndarray]:
+    """The classes (n,) of ``sample`` in a list, by their share in the data; [] if unconditional."""
+    if not game.config.conditional:
+        return []
+    return [game.data.draw_labels(np.random.default_rng([seed, 1]), n)]
+
+
+def sample(game: Game, n: int, seed: int = 0, *asked: np.ndarray) -> np.ndarray:
+    """n samples in the networks' units, of the classes (n,) ``asked`` for: (n, d) on the host."""
     z = np.random.default_rng(seed).standard_normal((n, game.latent_dim), np.float32)
-    return generate(game, z)
+    return generate(game, z, *(asked or labels(game, n, seed)))
 
 
-def walk(game: Game, stops: int = 5, between: int = 12, n: int = 1, seed: int = 0) -> np.ndarray:
+def walk(game: Game, stops: int = 5, between: int = 12, n: int = 1, seed: int = 0,
+         asked: np.ndarray | None = None) -> np.ndarray:
     """n closed paths through latent space, past random latents: (stops * between, n, d).
+
+    The label of a path stays the same: its class among those ``asked`` for (n,), or a drawn one.
 
     From stop to stop along the arc, slerp(a, b, t) = (sin((1 - t) w) a + sin(t w) b) / sin(w), w
     the angle between a and b (Shoemake 1985): in many dimensions a normal latent's length is nearly
@@ -47,7 +62,9 @@ def walk(game: Game, stops: int = 5, between: int = 12, n: int = 1, seed: int = 
     w = np.clip(w, 1e-6, np.pi - 1e-6)  # parallel latents: the limit
     path = (np.sin((1 - t) * w) * a + np.sin(t * w) * b) / np.sin(w)
     z = path.reshape(-1, game.latent_dim).astype(np.float32)
-    return generate(game, z).reshape(stops * between, n, -1)
+    own = labels(game, n, seed) if asked is None else [asked]
+    paths = [np.tile(y, stops * between) for y in own]
+    return generate(game, z, *paths).reshape(stops * between, n, -1)
 
 
 def frozen_critic(game: Game) -> Module:
@@ -55,14 +72,27 @@ def frozen_critic(game: Game) -> Module:
     return copy.deepcopy(game.critic).eval()
 
 
+def judge(game: Game, *labels: np.ndarray) -> Module:
+    """The ``frozen_critic`` of points alone, for labels (n, classes).
+
+    Without labels, of a conditional game: the mean of its scores over the classes by their share,
+    as a projection is linear in the label.
+    """
+    if game.config.conditional and not labels:
+        counts = game.data.counts
+        labels = (np.float32(counts / counts.sum())[None],)
+    return Given(frozen_critic(game), *(backend.to_device(y, game.device) for y in labels))
+
+
 def gradient_norms(game: Game, n: int = 512, seed: int = 0) -> np.ndarray:
     """Lengths of the critic's gradient at n interpolates between data and samples."""
-    rng = backend.rng(seed, game.device)
-    real = backend.to_device(game.data.draw(backend.host_rng(rng), n), game.device)
+    rng, own = backend.rng(seed, game.device), labels(game, n, seed)
+    real = backend.to_device(game.data.draw(backend.host_rng(rng), n, *own), game.device)
     fake = backend.to_device(sample(game, n, seed), game.device)
     with backend.on(game.device):
         between = losses.interpolate(real, fake, rng=rng)
-        return backend.to_numpy(losses.gradient_norms(frozen_critic(game), between))
+        critic = judge(game, *(game.data.one_hot(y) for y in own))
+        return backend.to_numpy(losses.gradient_norms(critic, between))
 
 
 def evaluate(game: Game, step: int) -> dict[str, float]:
