@@ -105,7 +105,7 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
 
 def add_columns(table: Columns, fake: np.ndarray, test: np.ndarray, n: int,
                 add: Callable[..., None]) -> None:
-    """Rows of a table's columns one by one, of many those farthest from the data, and of pairs."""
+    """Rows of a table's columns, all and one by one (of many the farthest), and of their pairs."""
     def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         moved, shares = metrics.marginal_wasserstein(x, y), np.abs(x.mean(axis=0) - y.mean(axis=0))
         return np.array([shares[block].sum() / 2 if k in table.categories else moved[block.start]
@@ -116,13 +116,11 @@ def add_columns(table: Columns, fake: np.ndarray, test: np.ndarray, n: int,
     names = table.names or [""] * len(each)
     labels = [f"{'TV' if k in table.categories else 'W1'} of column {k + 1} {names[k]}"
               for k in worst]
-    few = len(worst) == len(each)
-    if not few:
-        labels = [f"mean of {len(each)} columns", *labels]
+    labels = [f"mean of {len(each)} columns", *labels]
 
     def shown(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         each = distances(x, y)
-        return each[worst] if few else np.append(each.mean(), each[worst])
+        return np.append(each.mean(), each[worst])
 
     add({" ".join(label.split())[:33]: np.inf for label in labels}, shown, n, 1, test)
     if 1 < len(each) and test.shape[1] <= MOST_CORRELATED:
