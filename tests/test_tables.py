@@ -459,7 +459,7 @@ def test_rows_with_text_are_written_as_csv_alone(run, tmp_path, capsys, monkeypa
     assert main(["report", "run"]) == 0
 
 
-CHECKED = ("wgan-gp", "vae", "mixture", "path-length")
+CHECKED = ("wgan-gp", "vae", "mixture")
 
 
 @pytest.mark.parametrize("method", [name if name in CHECKED else
@@ -487,6 +487,16 @@ def test_every_method_makes_categories_replayed_resumed_and_in_parts(tmp_path, m
     assert set(rows[:, 1]) <= set(WORDS) and set(rows[:, 3]) <= {"y", "n"}
     assert np.isfinite(whole.score(path)) and whole.n_features_in_ == 4
     assert GAN(method, **own | {"batch": 4}, accumulate=2).fit(path).sample(3).shape == (3, 4)
+
+
+def test_labels_and_columns_of_text_go_together(run, tmp_path):
+    path = mixed_file(tmp_path / "t.csv", mixed(60))
+    names, (*_, flag) = run(path, "--label", "flag", "--conditional", sample=["--label", "n"])
+    assert names == ["x", "kind", "count", "flag"] and set(flag) == {"n"}
+    assert main(["sample", "run", "-n", "50", "-o", "new.csv", "--bounded"]) == 0
+    _, *rows = csv.reader(open("new.csv", encoding="utf-8", newline=""))
+    _, kind, count, flag = zip(*rows)
+    assert set(kind) <= set(WORDS) and set(flag) == {"y", "n"} and set(count) <= set("012345678")
 
 
 def test_categories_are_drawn_with_the_probabilities_of_a_softmax():

@@ -425,7 +425,8 @@ def _numbers(objects: np.ndarray, labels: list[Any] | None) -> tuple[np.ndarray,
                 column.astype(np.float64)
         return found.astype(np.float64), categories
     except TypeError as error:
-        raise TypeError(f"{where}: objects that are no numbers: {error}") from error
+        raise TypeError(f"{where}: objects that are no numbers: {error}; leave out such columns, "
+                        "or encode them") from error
     except ValueError as error:
         raise data.DataError(f"{where}: {error}; leave out such columns, or encode them") from error
 
