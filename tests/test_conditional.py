@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from tinygan.data.dataset import split_of
 from tinygan.layers import Dense, ReLU, Sequential
 from tinygan.program import Program
 from tinygan.testing import gradcheck
-from tinygan.training import METHODS, CheckpointError, Config, checkpoint, new_game, samples
+from tinygan.training import (COLUMNS, METHODS, CheckpointError, Config, checkpoint, evaluation,
+                              new_game, samples)
 from tinygan.training.distributed import Ranks
 from tinygan.training.networks import Given, Projection
 
@@ -502,7 +504,7 @@ def test_the_command_line_trains_and_samples_by_label(tmp_path, monkeypatch, cap
     small = "--steps", "4", "--width", "8", "--batch", "8"
     code, out, err = said(capsys, "train", "kinds.csv", "--label", "kind", "--conditional", *small,
                           "--out", "run")
-    assert code == 0 and "conditional on 3 classes" in out, err
+    assert code == 0 and "conditional on 3 classes" in out and "  accuracy of labels  " in out, err
     assert (tmp_path / "run/panel.png").exists() and (tmp_path / "run/report.html").exists()
     with np.load("run/samples.npz") as file:
         assert file["samples"].shape == (2500, 2) and {*file["labels"]} == {"k2", "k7", "k10"}
@@ -521,7 +523,10 @@ def test_the_command_line_trains_and_samples_by_label(tmp_path, monkeypatch, cap
     assert said(capsys, "walk", "run", "--label", "k8")[0] == 2
     assert said(capsys, "train", "--resume", "run", "--steps", "6")[0] == 0
     code, out, _ = said(capsys, "evaluate", "run")
-    assert code == 0
+    assert code == 0 and "labels of samples, by neighbours" in out
+    assert "labels of real data, by samples" in out and "\nk10 " in out
+    header = (tmp_path / "run/log.csv").read_text().splitlines()[0]
+    assert header.endswith(",label_accuracy") and "accuracy of labels" in page
     code, out, err = said(capsys, "train", "kinds.csv", "--label", "kind", *small, "--out", "plain")
     assert code == 0 and "labels found, not used (see --conditional)" in out, err
     code, _, err = said(capsys, "sample", "plain", "--label", "k7", "-o", "x.csv")
@@ -545,6 +550,63 @@ def test_images_are_asked_for_on_the_command_line(tmp_path, monkeypatch, capsys)
     assert [label.get_text() for label in rows.get_yticklabels()] == ["2", "7", "10"]
 
 
+# ------------------------------------------------------------------------------------- measuring
+
+
+def points_of(game, n, seed=0, *asked):
+    """In the place of ``samples.sample``: a perfect generator, which draws training points."""
+    own = asked or samples.labels(game, n, seed)
+    return game.data.draw(np.random.default_rng(seed), n, *own)
+
+
+def other_points(game, n, seed=0, *asked):
+    """A generator that makes points of the next class."""
+    (own,) = asked or samples.labels(game, n, seed)
+    return points_of(game, n, seed, (own + 1) % 3)
+
+
+def one_point(game, n, seed=0, *asked):
+    """A generator that has collapsed: it obeys labels by one point of each."""
+    (own,) = asked or samples.labels(game, n, seed)
+    return np.stack([game.data.draw(np.random.default_rng(0), 1, np.array([k]))[0] for k in own])
+
+
+def test_the_two_accuracies_tell_who_obeys_and_who_is_of_use(monkeypatch):
+    many, kinds = np.concatenate([X] * 4), np.tile(Y, 4)
+    many = many + np.random.default_rng(1).normal(size=many.shape) * 0.05
+    game = GAN(**SMALL).fit(many, kinds).run_.game
+    for generator, low, high in ((points_of, 1, 1), (other_points, 0, 0), (one_point, 1, 1)):
+        monkeypatch.setattr(samples, "sample", generator)
+        obeyed, useful = evaluation.label_rows(game, 0)
+        assert obeyed.generated == low and useful.generated == high
+        assert obeyed.real == useful.real == 1 and obeyed.low <= low <= obeyed.high
+        first = evaluation.class_lines(game, 0)[1].split()
+        assert first[:2] == ["2", "16"] and first[-3:] == ["few", "points:", "rough"]
+        recall = float(first[4])
+        assert (recall > 0.7) == (generator is points_of)
+        score = samples.evaluate(game, 1)["label_accuracy"]
+        assert score == low
+    assert samples.yardstick(game.data)["label_accuracy"] == (1, 1)
+
+
+def test_classes_too_small_for_scores_and_too_many_for_lines_are_said_to_be(monkeypatch):
+    few = GAN(**SMALL | {"steps": 1}).fit(X, Y).run_.game
+    assert [line.split()[1:] for line in evaluation.class_lines(few, 0)[1:]] == [
+        [n, "takes", "at", "least", "6", "points"] for n in "432"]
+    monkeypatch.setattr(evaluation, "MOST_CLASSES", 2)
+    assert evaluation.class_lines(few, 0)[-1] == "... and 1 more classes"
+    odd = replace(few.data, classes=("a\nb", "x" * 50, "c"))
+    monkeypatch.setattr(few, "data", odd)
+    lines = evaluation.class_lines(few, 0)
+    assert lines[1].startswith("a\\nb ") and lines[2].startswith("x" * 33 + " ")
+
+
+def test_the_accuracy_is_in_the_log_of_conditional_runs_alone(gan):
+    name = "label_accuracy"
+    assert tuple(gan.history_) == (*COLUMNS, name) and np.isfinite(gan.history_[name]).any()
+    assert tuple(GAN(**SMALL | {"conditional": False}).fit(X).history_) == COLUMNS
+
+
 # ------------------------------------------------------------------------------------------- a GPU
 
 
@@ -556,4 +618,3 @@ def test_a_gpu_draws_the_labels_of_the_cpu(method):
     assert states[0] == states[1]
     made = [gan.sample(20, label="each") for gan in runs]
     np.testing.assert_allclose(*made, rtol=1e-3, atol=1e-3)
-    assert bits(GAN(method, device="cuda", eager=True, **SMALL).fit(X, Y))[0].keys()

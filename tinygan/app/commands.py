@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import backend
 from ..data import DataError, write_table
-from ..training import (COLUMNS, GAN, METHODS, CheckpointError, Config, Diverged, Run, checkpoint,
+from ..training import (GAN, METHODS, CheckpointError, Config, Diverged, Run, checkpoint,
                         diagnosis, distributed, evaluation, samples, yardstick)
 from ..training import run as runs
 from . import folder as files
@@ -185,7 +185,7 @@ def play(gan: GAN, folder: Path, save_every: float) -> None:
     run, saved = gan.run_, time.perf_counter()
     with Progress(run) as progress, open(folder / "log.csv", "a", newline="") as file:
         for row in run.train():
-            file.write(files.log_lines([[row[name] for name in COLUMNS]]))
+            file.write(files.log_lines([[row[name] for name in run.names]]))
             file.flush()
             progress.show(row)
             if row["sliced_wasserstein"] <= run.best():

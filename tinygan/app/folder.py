@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..training import COLUMNS, GAN, CheckpointError, checkpoint
+from ..training import GAN, CheckpointError, checkpoint
 from . import process
 from .cli import USAGE, CommandError
 
@@ -99,7 +99,7 @@ def begin(gan: GAN, folder: Path, about: dict[str, Any]) -> None:
         save(gan, folder)
         (folder / "diverged.npz").unlink(missing_ok=True)
         write_json(folder, about | {"exit": None})
-        lines = log_lines([COLUMNS, *gan.run_.history])
+        lines = log_lines([gan.run_.names, *gan.run_.history])
         checkpoint.write_atomically(folder / "log.csv", lambda file: file.write(lines.encode()))
     except OSError:
         if new:

@@ -35,7 +35,7 @@ NAMES = {"step": "step", "seconds": "seconds", "critic_loss": "critic's loss",
          "generator_loss": "generator's loss", "w_estimate": "W estimate", "penalty": "penalty",
          "gradient_norm": "slope of the critic", "modes": "modes captured",
          "high_quality": "high quality (share)", "reverse_kl": "reverse KL (nats)",
-         "sliced_wasserstein": "sliced Wasserstein"}
+         "sliced_wasserstein": "sliced Wasserstein", "label_accuracy": "accuracy of labels"}
 
 
 def page(gan: GAN, about: Mapping[str, Any], bands: Bands, live: bool = False) -> str:
@@ -116,8 +116,9 @@ def _scores(run: Run, bands: Bands) -> str:
     """The last value of every score, beside real data's."""
     blind = " For images it is a distance of pixels, blind to what they show: look at the samples."
     rows = []
-    for name in ("modes", "high_quality", "reverse_kl", "sliced_wasserstein", "gradient_norm"):
-        column = run.columns()[name]
+    for name in ("modes", "high_quality", "reverse_kl", "sliced_wasserstein", "gradient_norm",
+                 "label_accuracy"):
+        column = run.columns().get(name, np.zeros(0))
         known = column[~np.isnan(column)]
         if len(known):
             low, high = bands.get(name, (math.nan, math.nan))
@@ -182,7 +183,7 @@ def content(gan: GAN, bands: Bands, live: bool = False) -> dict[str, Any]:
         moments.append(run.record.look(run.step))  # the state in which it was stopped
     seen = {name: np.array([moment[name] for moment in moments]) for name in run.record.kinds}
     log = {name: [_digits(x) for x in column] for name, column in run.columns().items()}
-    names = {name: words for name, words in NAMES.items() if any(x is not None for x in log[name])}
+    names = {name: NAMES[name] for name in log if any(x is not None for x in log[name])}
     whole = {"kind": None, "caption": "There is none: this run has kept no moments.",
              "total": run.config.steps, "steps": seen["steps"].tolist(), "log": log, "names": names,
              "charts": charts(gan, bands, seen)}
@@ -363,10 +364,13 @@ def charts(gan: GAN, bands: Bands, seen: Mapping[str, np.ndarray]) -> list[dict[
         ("Reverse KL", "0: all modes have equal shares. Good: in the green band.",
          [line("reverse_kl", generated)], None),
         ("Sliced Wasserstein distance", "To the data. Good: in the green band.",
-         [line("sliced_wasserstein", generated)], None)]
+         [line("sliced_wasserstein", generated)], None),
+        ("Accuracy of labels", "The share of samples whose nearest training example has the label "
+         "that was asked for. Good: in the green band.", [line("label_accuracy", generated)], None)]
     made = []
     for title, note, lines, mark in asked:
-        lines = [own for own in lines if np.isfinite(columns[own["column"]]).any()]
+        lines = [own for own in lines
+                 if np.isfinite(columns.get(own["column"], np.nan)).any()]
         if not lines:
             continue
         band = bands.get(lines[0]["column"]) if lines[0]["column"] != "modes" else None

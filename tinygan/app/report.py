@@ -220,6 +220,9 @@ def results(gan: GAN, folder: Path, ideal: Scores) -> str:
                   f"  reverse KL          {beside('reverse_kl', '.4f')}"]
     if "sliced_wasserstein" in last:
         lines.append(f"  sliced Wasserstein  {beside('sliced_wasserstein', '.4f')}")
+    if "label_accuracy" in last:
+        lines.append(f"  accuracy of labels  {last['label_accuracy']:.1%}   "
+                     f"(real data: {ideal['label_accuracy'][0]:.1%})")
     lines += [f"{kind}  {folder / name}" for kind, name in (("picture", "panel.png"),
                                                             ("report ", "report.html"),
                                                             ("samples", "samples.npz"))

@@ -341,7 +341,8 @@ def _parse(text: IO[str], path: Path, chosen: str | None, label: str | None) -> 
     if chosen is not None:
         return array, ", ".join(reading), names, categories, labels
     start = array[0, 0]  # of an index: 0 if pandas wrote it, 1 if R did
-    if nameless and start in (0, 1) and np.array_equal(array[:, 0], start + np.arange(len(array))):
+    counts = start in (0, 1) and np.array_equal(array[:, 0], start + np.arange(len(array)))
+    if nameless and counts and taken[0] == 0:
         return (array[:, 1:], ", ".join(["index column without a name left out", *reading]),
                 names and names[1:], {k - 1: found for k, found in categories.items()}, labels)
     if unlikely:

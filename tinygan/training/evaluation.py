@@ -6,7 +6,7 @@ the choice of a checkpoint never see the test part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ MOST_COLUMNS, MOST_CORRELATED = 12, 1000  # that have a row each; among which th
 K = 5  # nearest neighbours
 HALVES = 20  # of the bootstrap
 BROKEN = 10  # points that the broken model makes
+MOST_CLASSES, FEW = 100, 50  # that have a line each; points that give but rough scores
 
 
 class Row(NamedTuple):
@@ -51,9 +52,7 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
     data, rng = game.data, np.random.default_rng(seed)
     test = data.part("test", N, rng)
     n = len(test)
-    fake = samples.sample(game, n, seed)
-    if data.table is not None:  # as they are written
-        fake = data.to_network_units(data.table.points(data.to_samples(fake)))
+    fake = written(game, n, seed)
     train = data.part("train", N if data.split is None else 10 * N, rng)
     real, broken = train[:n], np.resize(train[:BROKEN], test.shape)
     found: list[Row] = []
@@ -97,10 +96,20 @@ def rows(game: Game, seed: int = 0) -> list[Row]:
     add({"Wasserstein, exact": np.inf}, metrics.wasserstein, min(n, N_EXACT), 1, test)
     if data.table is not None and data.table.names is not None:
         add_columns(data.table, fake, test, n, add)
+    if game.config.conditional:
+        found += label_rows(game, seed)
     if data.split is not None:
         held = data.part("validation", near, rng)
         found.append(copies(train, test, near, fake, held, broken))
     return found
+
+
+def written(game: Game, n: int, seed: int, *labels: np.ndarray) -> np.ndarray:
+    """n samples in the networks' units, of a table as they are written."""
+    fake, data = samples.sample(game, n, seed, *labels), game.data
+    if data.table is None:
+        return fake
+    return data.to_network_units(data.table.points(data.to_samples(fake)))
 
 
 def add_columns(table: Columns, fake: np.ndarray, test: np.ndarray, n: int,
@@ -125,6 +134,60 @@ def add_columns(table: Columns, fake: np.ndarray, test: np.ndarray, n: int,
     add({" ".join(label.split())[:33]: np.inf for label in labels}, shown, n, 1, test)
     if 1 < len(each) and test.shape[1] <= MOST_CORRELATED:
         add({"largest error of a correlation": 2}, metrics.correlation_error, n, 2, test)
+
+
+def label_rows(game: Game, seed: int) -> list[Row]:
+    """Accuracies of a nearest-neighbour classifier: of samples by training data, and of the test
+    part by samples, as many as there are training data, at most 10 N.
+
+    (The second is the classification accuracy score of Ravuri & Vinyals 2019, who train a deep
+    classifier.) Real data: of the test part by training data.
+    """
+    data, rng = game.data, np.random.default_rng(seed)
+    train, test = (samples.examples(data, part, m, rng) for part, m in (("train", 10 * N),
+                                                                        ("test", N)))
+    (own,) = samples.labels(game, len(train[0]), seed)
+    fake = written(game, len(own), seed, own)
+    few = [a[:BROKEN] for a in train]
+
+    def accuracy(points: tuple[np.ndarray, np.ndarray], by: Sequence[np.ndarray]) -> float:
+        return float(np.mean(samples.classified(points[0], *by) == points[1]))
+
+    n = len(test[0])
+    real = accuracy(test, train)
+    found = []
+    for name, share, broken in (
+            ("labels of samples, by neighbours", accuracy((fake[:n], own[:n]), train), 1.0),
+            ("labels of real data, by samples", accuracy(test, (fake, own)), accuracy(test, few))):
+        found.append(Row(name, n, share, *metrics.share_interval(share, n), real, broken))
+    return found
+
+
+def class_lines(game: Game, seed: int) -> list[str]:
+    """A line for each class, with its scores and, in brackets, those of real data."""
+    data, rng = game.data, np.random.default_rng(seed)
+    lines = [f"{'class (in brackets: real data)':34s}{'n':>5s}"
+             + "".join(f"{name:>14s}" for name in metrics.PRDC._fields)]
+    test, train = (samples.examples(data, part, 10 * N, rng) for part in ("test", "train"))
+    for k, name in enumerate(data.classes[:MOST_CLASSES]):
+        held, real = (x[y == k] for x, y in (test, train))
+        n = min(len(held), len(real), N_NEAR)
+        start = f"{data_name(name):34s}{n:5d}"
+        if n <= K:
+            lines.append(f"{start}  takes at least {K + 1} points")
+            continue
+        fake = written(game, n, seed, np.full(n, k))
+        pairs = zip(*(metrics.prdc(held[:n], x[:n], K) for x in (fake, real)))
+        few = "  few points: rough" * (n < FEW)
+        lines.append(start + "".join(f"{f'{a:.2f} ({b:.2f})':>14s}" for a, b in pairs) + few)
+    if len(data.classes) > MOST_CLASSES:
+        lines.append(f"... and {len(data.classes) - MOST_CLASSES:,} more classes")
+    return lines
+
+
+def data_name(name: str) -> str:
+    """The name of a class, printable on a line."""
+    return ascii(name)[1:-1][:33] if not name.isprintable() else name[:33]
 
 
 def copies(train: np.ndarray, test: np.ndarray, n: int, *sets: np.ndarray) -> Row:
@@ -156,4 +219,6 @@ def report(game: Game, seed: int = 0) -> str:
                      f"{row.real:11.3g}{row.broken:12.3g}")
         if row.n < row.least:
             lines[-1] = f"{row.name:34s}{row.n:5d}  takes at least {row.least} points"
+    if game.config.conditional:
+        lines += class_lines(game, seed)
     return "\n".join(lines)

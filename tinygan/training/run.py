@@ -63,9 +63,10 @@ class Run:
         elif not self.eager:
             game.gradients = {name: Program(function, game.state())
                               for name, function in game.gradients.items()}
+        self.names = COLUMNS + ("label_accuracy",) * self.config.conditional  # of the log's columns
         self.step, self.seconds, self.stop = 0, 0.0, 0  # ``stop`` is 0 or the number of a signal
         self.failed = ""  # why it could not go on
-        self.history: list[tuple[float, ...]] = []  # rows of ``COLUMNS``
+        self.history: list[tuple[float, ...]] = []  # rows of ``names``
         self.record = Record(game)
 
     def iterate(self) -> dict[str, float]:
@@ -131,11 +132,11 @@ class Run:
             evaluating = self.step % evaluate_every == 0 or self.step == steps
             if not evaluating and self.step % log_every:
                 continue
-            row = dict.fromkeys(COLUMNS, math.nan) | columns
+            row = dict.fromkeys(self.names, math.nan) | columns
             row |= {"step": self.step, "seconds": self.seconds}
             if evaluating and self.game.ranks.rank == 0:
                 row |= samples.evaluate(self.game, self.step)
-            self.history.append(tuple(row[name] for name in COLUMNS))
+            self.history.append(tuple(row[name] for name in self.names))
             yield row
 
     def go_back(self, kept: tuple[Mapping[str, Any], Mapping[str, Any]], step: int) -> None:
@@ -148,7 +149,7 @@ class Run:
 
     def columns(self) -> dict[str, np.ndarray]:
         """The log as columns."""
-        return dict(zip(COLUMNS, np.array(self.history, float).reshape(-1, len(COLUMNS)).T))
+        return dict(zip(self.names, np.array(self.history, float).reshape(-1, len(self.names)).T))
 
     def best(self) -> float:
         """The lowest sliced Wasserstein distance so far, by which ``best.npz`` is chosen."""
@@ -160,7 +161,7 @@ class Run:
         """(arrays, plain values): all that outlives an iteration."""
         arrays = {f"{part}/{name}": value for part, holder in self.game.parts().items()
                   for name, value in holder.state_dict().items()}
-        arrays["history"] = np.array(self.history, float).reshape(-1, len(COLUMNS))
+        arrays["history"] = np.array(self.history, float).reshape(-1, len(self.names))
         arrays |= {f"moments/{name}": a for name, a in self.record.state_dict().items()}
         return arrays, {"step": self.step, "seconds": self.seconds,
                         "average_updates": self.game.average.updates,

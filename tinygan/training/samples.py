@@ -12,7 +12,7 @@ from ..layers import Module
 from .game import Game
 from .networks import Given
 
-SCORED = 2500  # samples
+SCORED, CLASSIFIED = 2500, 500  # samples; of these as many by their neighbours
 
 
 def generate(game: Game, z: np.ndarray, *labels: np.ndarray) -> np.ndarray:
@@ -100,7 +100,10 @@ def evaluate(game: Game, step: int) -> dict[str, float]:
 
     The latents are the same at every step: scores of two steps differ by what was learned between.
     """
-    scores = score(game.data, sample(game, SCORED), np.random.default_rng(0))
+    points = sample(game, SCORED)
+    scores = score(game.data, points, np.random.default_rng(0))
+    for own in labels(game, SCORED):
+        scores["label_accuracy"] = label_accuracy(game.data, points[:CLASSIFIED], own[:CLASSIFIED])
     if game.critic:
         scores["gradient_norm"] = float(gradient_norms(game, seed=step).mean())
     return scores
@@ -121,12 +124,40 @@ def score(data: DataSet, samples: np.ndarray, rng: np.random.Generator) -> dict[
     return scores
 
 
+def label_accuracy(data: DataSet, points: np.ndarray, labels: np.ndarray) -> float:
+    """The share of points whose nearest training example, of at most ``SCORED``, has their label.
+    """
+    x, y = examples(data, "train", SCORED, np.random.default_rng(0))
+    return float(np.mean(classified(points, x, y) == labels))
+
+
+def classified(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The labels of points by their nearest neighbours among examples x of labels y."""
+    nearest, _ = metrics.nearest(points, x)
+    return y[nearest[:, 0]]
+
+
+def examples(data: DataSet, part: str, n: int, rng: np.random.Generator
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """At most n points of a part, (m, d) in the networks' units, and their labels (m,)."""
+    assert data.split is not None and data.at is not None and data.labels is not None
+    rows = rng.permutation(data.split[part])[:n]
+    return data.at(rows), data.labels[rows]
+
+
 def yardstick(data: DataSet, n: int = SCORED, draws: int = 5) -> dict[str, tuple[float, float]]:
-    """(lowest, highest) score of training data in the place of samples: a perfect generator's."""
+    """(lowest, highest) score of training data in the place of samples: a perfect generator's.
+
+    Of the accuracy of labels, twice that of validation data.
+    """
     def scores(seed: int) -> dict[str, float]:
         rng = np.random.default_rng(seed)
         return score(data, data.part("train", n, rng), rng)
 
     rows = [scores(seed) for seed in range(draws)]
-    return {name: (min(row[name] for row in rows), max(row[name] for row in rows))
-            for name in rows[0]}
+    found = {name: (min(row[name] for row in rows), max(row[name] for row in rows))
+             for name in rows[0]}
+    if data.labels is not None:
+        held = examples(data, "validation", CLASSIFIED, np.random.default_rng(0))
+        found["label_accuracy"] = (label_accuracy(data, *held),) * 2
+    return found
