@@ -365,6 +365,8 @@ class GAN:
                            arrays.pop("data/counts", None))
         if "data/low" in arrays:  # not of images, nor in earlier versions
             known = replace(known, table=_columns_from_arrays(arrays, known.dim))
+        if gan.conditional and not known.classes:
+            raise ValueError("its labels are missing")
         needed = networks.weights(gan._config().resolved(known), known)
         if needed > sum(a.size for a in arrays.values()):
             raise MemoryError("networks of more weights than the file has")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend, losses
-from ..data import DataSet
+from ..data import DataError, DataSet
 from ..optim import Adam, Optimizer, RMSprop
 from .distributed import Ranks
 from .game import Game
@@ -247,9 +247,9 @@ class Config:
             raise ValueError(f"method {self.method} cannot be conditional; leave that out, or fit "
                              "one for each label")
         if self.conditional and data is not None and not data.classes:
-            raise ValueError(f"conditional, but {data.name} has no labels: they are y in fit(X, y),"
-                             " the subfolders of a folder of images, y in a .npz, --label COLUMN "
-                             "of a CSV")
+            raise DataError(f"conditional, but {data.name} has no labels: they are y in fit(X, y), "
+                            "the subfolders of a folder of images, y in a .npz, --label COLUMN of "
+                            "a CSV")
         if self.net == "conv":
             self._check_conv(method, data)
             without += ("depth",)
