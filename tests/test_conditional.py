@@ -500,6 +500,9 @@ def test_a_row_of_the_grid_is_a_class():
     step = len(whole) // 2
     rows = [[int(v) for v in np.unique(half) if v < 100] for half in (whole[:step], whole[step:])]
     assert rows == [list(range(1, 8)), list(range(8, 13))]
+    many = plots.tiles(np.repeat(images, 9, axis=0), labels=np.repeat(labels, 9))
+    height, width = (side // (step - plots.GAP // 2) for side in many.shape)
+    assert (height, width) == (8, 16), "63 and 45 of them: four rows of sixteen for each"
     few = plots.tiles(images, labels=np.arange(12))
     assert np.array_equal(few, plots.tiles(images)), "of many classes with few images: no rows"
 

@@ -137,7 +137,7 @@ def tiles(images: np.ndarray, columns: int | None = None, labels: Any = None) ->
     """Images (n, c, h, w) uint8 side by side: (height, width), in colour (height, width, 3).
 
     Small ones are enlarged by a whole number. Without ``columns`` the whole is about square. With
-    ``labels`` (n,) each of them has a row of its own, if there are at least four images for each.
+    ``labels`` (n,) each of them has rows of its own, if there are at least four images for each.
     """
     n, c, h, w = images.shape
     zoom = _zoom(images.shape[1:])
@@ -145,10 +145,12 @@ def tiles(images: np.ndarray, columns: int | None = None, labels: Any = None) ->
     columns = columns or math.ceil(math.sqrt(n * tall / wide))
     places, rows = np.arange(n), math.ceil(n / columns)
     if labels is not None and n >= 4 * len(kinds := list(dict.fromkeys(labels))):
-        columns, rows = max(np.sum(labels == kind) for kind in kinds), len(kinds)
-        for row, kind in enumerate(kinds):
+        most = max(np.sum(labels == kind) for kind in kinds)
+        of_each = math.ceil(most / max(16, columns))
+        columns, rows = math.ceil(most / of_each), of_each * len(kinds)
+        for k, kind in enumerate(kinds):
             own = labels == kind
-            places[own] = row * columns + np.arange(own.sum())
+            places[own] = k * of_each * columns + np.arange(own.sum())
     cells = np.full((rows * columns, tall, wide, c), LINE, np.uint8)
     enlarged = images.transpose(0, 2, 3, 1).repeat(zoom, axis=1).repeat(zoom, axis=2)
     cells[places, GAP:, GAP:] = enlarged
