@@ -121,6 +121,8 @@ CLAIMS = {  # what a demo's numbers must show even at this scale
 
 
 PICTURE = {"failures": "failures-oscillation"}
+SLOW = ["batch_size", "dcgan_glyphs", "glyphs_wgan_gp", "mode_collapse", "vae_glyphs",
+        "vanishing_gradients", "weight_clipping"]  # over two seconds each
 
 
 def beside_a_picture(folder, name):
@@ -130,7 +132,8 @@ def beside_a_picture(folder, name):
 
 
 @pytest.mark.processes(commands=beside_a_picture)
-@pytest.mark.parametrize("name", DEMOS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.thorough] if name in SLOW else []) for name in DEMOS])
 def test_demo_runs_on_the_cpu_and_overwrites_no_picture(name, ran):
     folder, (done,) = ran
     printed = printed_by(done, folder)

@@ -141,8 +141,8 @@ OTHER = Player("wgan-gp", "sgd", "norm dropout", F32, False)
 ], ids=["lr", "betas", "eps", "decay", "generator.eval", "critic.eval", "dropout", "layer added",
         "layer replaced", "weights", "optimizer", "generator state", "array replaced"])
 def test_a_change_between_steps_takes_effect(change):
-    run_beside_eager(24, "wgan-gp", "adam", "norm dropout", F32,
-                     change=lambda player, step: step == 7 and change(player))
+    run_beside_eager(14, "wgan-gp", "adam", "norm dropout", F32,
+                     change=lambda player, step: step == 5 and change(player))
 
 
 def test_a_mode_that_goes_back_and_forth_is_traced_once():
