@@ -62,7 +62,8 @@ def said(capsys, *arguments):
 @pytest.mark.parametrize("y, classes", [
     ([3, 1, 1, 3, 3, 1], ("1", "3")), ([3.0, 10, 10, 3, 3, 10], ("3", "10")),
     (["b", " a", "a", "b", "b", "a "], ("a", "b")), ([True, False] * 3, ("False", "True")),
-    (np.array([2, 1, 2, 1, 1, 2], object), ("1", "2")), (np.array([[4], [5]] * 3), ("4", "5")),
+    (np.array([2**60 + 1, 2**60, 2**60] * 2, object), (str(2**60), str(2**60 + 1))),
+    (np.array([2, 1, "1", 1, 1, 2], object), ("1", "2")), (np.array([[4], [5]] * 3), ("4", "5")),
     (["../x", "ü", "ü", "ü", "../x", "../x"], ("../x", "ü"))])
 def test_labels_are_text_or_whole_numbers(y, classes):
     numbers, found = data.labels_of(y, 6, "y")
@@ -71,7 +72,19 @@ def test_labels_are_text_or_whole_numbers(y, classes):
     assert [found[k] for k in numbers] == words
 
 
+class Unknown:
+    """As pandas' NA: a comparison is neither true nor false."""
+
+    def __eq__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("ambiguous")
+
+
 @pytest.mark.parametrize("y, says", [
+    (np.array([Unknown(), 1, 2] * 10, object), "10 of 30 labels are missing, the first in row 0"),
+    (np.array(["a", "b", Unknown()] * 10, object), "10 of 30 labels are missing, the first in row"),
     ([1, 2], r"labels of shape \(2,\) for 30 examples"), (np.ones((30, 2)), r"shape \(30, 2\)"),
     ([1.5] + [1, 2] * 14 + [1], "1.5 is no label"), ([np.nan] + [1] * 29, "1 of 30 labels are"),
     (np.array([None, "a", "b"] * 10, object), "10 of 30 labels are missing, the first in row 0"),
@@ -209,6 +222,10 @@ def test_mnist_has_labels_for_both_its_parts(tmp_path):
     made = data.load("mnist", tmp_path, conditional=True)
     assert np.array_equal(made.split["test"], np.arange(70, 100))
     assert np.array_equal(np.array(made.classes)[made.labels], Y[order].astype(str))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.full(30, 99, np.uint8)))
+    assert "fewer than 2 training images of 1 of 4 classes (99)" in refusal(
+        data.load, "mnist", tmp_path, conditional=True)
+    assert data.load("mnist", tmp_path).labels is None
 
 
 def test_the_folders_of_a_folder_are_its_classes(tmp_path):

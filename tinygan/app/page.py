@@ -228,6 +228,8 @@ def _points(gan: GAN, seen: Mapping[str, np.ndarray]) -> dict[str, Any]:
         film["manifold"] = _coded(_placed(seen["manifold"].astype(float), box))
         layers.append(("manifold", "where a grid of latents lands (its cells are equally likely)",
                        "made", False))
+    if gan.conditional:
+        caption.append("Scores are means over the classes; the grid of latents is of the first.")
     if data.centers is not None and data.dim == 2:
         film["modes"] = _coded(_placed(data.centers, box))
     if not plane:

@@ -25,7 +25,7 @@ import numpy as np
 from .. import backend
 from .dataset import DataSet, finite, split_of
 from .files import DataError, guarded, interpreted, read, reason, refuse_bomb, unpacked
-from .labels import considered
+from .labels import considered, shown
 
 SMALLEST, LARGEST = 8, 64  # pixels, of a side
 SLACK = 1 / 510  # half a grey level: by as much may floats leave their range
@@ -66,6 +66,12 @@ def labelled_images(array: Any, y: Any, name: str, conditional: bool, test: int 
     """``image_array`` with its labels, or where they are not used with a word that they are there.
     """
     labels, found = considered(y, len(array), name, conditional)
+    if labels and test:  # a part of its own, which has no say in who can be learned
+        numbers, classes = labels
+        few = np.flatnonzero(np.bincount(numbers[:-test], None, len(classes)) < 2)
+        if len(few):
+            raise DataError(f"{name}: fewer than 2 training images of {len(few)} of {len(classes)} "
+                            f"classes ({shown([classes[k] for k in few])})")
     made = image_array(array, name, test, labels)
     return replace(made, reading="  ".join(filter(None, [made.reading, found])))
 

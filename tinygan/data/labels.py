@@ -27,20 +27,18 @@ def labels_of(y: Any, n: int, name: str) -> Labels:
     if values.shape != (n,):
         raise DataError(f"{name}: labels of shape {values.shape} for {n} examples; "
                         "give one label for each")
-    if values.dtype.kind == "O" and any(isinstance(value, str) for value in values):
-        missing = np.array([value is None or value != value for value in values])
-        values = np.where(missing, "", values).astype(str)
-    elif values.dtype.kind == "O":
-        try:  # numbers, with None for a missing one
-            values = values.astype(float)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{name}: labels must be text or whole numbers: {error}") from error
+    missing = np.array([_missing(value) for value in values] if values.dtype.kind == "O" else
+                       np.zeros(n), bool)
+    if values.dtype.kind == "O" and not missing.any():
+        listed = values.tolist()
+        values = np.array([str(value) for value in listed] if any(
+            isinstance(value, str) for value in listed) else listed)
     if values.dtype.kind == "U":
         values = np.char.strip(values)
         missing = values == ""
     elif values.dtype.kind in "fiub":
         missing = ~np.isfinite(values)
-    else:
+    elif not missing.any():
         raise DataError(f"{name}: labels must be text or whole numbers, got dtype {values.dtype}")
     if missing.any():
         raise DataError(f"{name}: {missing.sum()} of {n} labels are missing, the first in row "
@@ -62,6 +60,14 @@ def labels_of(y: Any, n: int, name: str) -> Labels:
                         f"examples ({shown(few)}), and each part of the data takes one; leave them "
                         "out, or join them with others")
     return numbers, classes
+
+
+def _missing(value: Any) -> bool:
+    """Whether an object says that there is no label: None, NaN, pandas' NA."""
+    try:
+        return value is None or not value == value
+    except TypeError:  # NA == NA is neither true nor false
+        return True
 
 
 def considered(y: Any, n: int, name: str, conditional: bool) -> tuple[Labels | None, str]:
