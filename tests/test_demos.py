@@ -121,8 +121,8 @@ CLAIMS = {  # what a demo's numbers must show even at this scale
 
 
 PICTURE = {"failures": "failures-oscillation"}
-SLOW = ["batch_size", "dcgan_glyphs", "glyphs_wgan_gp", "mode_collapse", "vae_glyphs",
-        "vanishing_gradients", "weight_clipping"]  # over two seconds each
+SLOW = ["batch_size", "conditional_glyphs", "dcgan_glyphs", "glyphs_wgan_gp", "mode_collapse",
+        "vae_glyphs", "vanishing_gradients", "weight_clipping"]  # over two seconds each
 
 
 def beside_a_picture(folder, name):
@@ -297,6 +297,7 @@ def test_the_unrolled_gradient_is_that_of_the_unrolled_loss():
     assert not any(np.allclose(a, b, rtol=0.01) for a, b in zip(ahead, ordinary))
 
 
+@pytest.mark.thorough
 def test_a_gan_collapses_and_an_unrolled_critic_keeps_it_from_that():
     """Reverse KL in the second half of a short run: 0 for equal shares, log 8 for one mode."""
     collapse, data = loaded("mode_collapse"), tg.data.ring()

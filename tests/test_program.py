@@ -555,7 +555,7 @@ def same_as_eager(plan, order, dtype, in_place):
     assert program.entries[0].replay is not None
 
 
-PATIENT = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
 @PATIENT
