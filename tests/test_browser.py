@@ -272,6 +272,7 @@ def test_a_dark_page_is_printed_as_a_light_one(pages):
         assert before == end == ["#ececf0"] * 2
 
 
+@pytest.mark.thorough  # for ten seconds a run trains, and is watched
 def test_a_growing_report_renews_itself_where_the_reader_stands(tab, monkeypatch):
     monkeypatch.setattr(samples, "SCORED", 100)
     gan = GAN(**SMALL)
