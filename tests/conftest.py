@@ -30,7 +30,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     count, reason = backend.gpu_count()
     mpi = shutil.which("mpiexec") and importlib.util.find_spec("mpi4py")
-    thorough = "thorough" in (config.option.markexpr or "")
+    asked = config.option.markexpr or ""
     for item in items:
         if not count and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -38,7 +38,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs mpiexec and mpi4py"))
         if not (browser.CHROMIUM and browser.DRIVER) and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason="needs chromium and chromedriver"))
-        if not thorough and item.get_closest_marker("thorough"):
+        if "browser" not in asked and item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason="in a browser; run with -m browser"))
+        if "thorough" not in asked and item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.skip(reason="long form; run with -m thorough"))
 
 

@@ -1,4 +1,4 @@
-"""report.html in a real browser; skipped without one (Debian: chromium, chromium-driver)."""
+"""report.html in a real browser, by pytest -m browser (Debian: chromium, chromium-driver)."""
 
 import base64
 import re

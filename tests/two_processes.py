@@ -33,6 +33,7 @@ def worth_it(session: pytest.Session) -> bool:
 def run(session: pytest.Session) -> None:
     """Run all tests of a session."""
     files = [[*group] for _, group in groupby(session.items, key=lambda item: item.path)]
+    files.sort(key=lambda items: -items[0].path.stat().st_size)  # the last ones are short
     taken = multiprocessing.get_context("fork").Value("i", 0)
     session.config._tmp_path_factory.getbasetemp()  # now, so that it is that of both
     with tempfile.NamedTemporaryFile("r") as reports, warnings.catch_warnings():
