@@ -616,7 +616,7 @@ def test_scores_of_columns_check_what_they_are_given(score):
         assert np.isnan(score(x, np.where(x == x[0], value, x))).all()
 
 
-@pytest.mark.parametrize("columns, rows", [(1, 2), (2, 4), (12, 14), (13, 14), (40, 14)])
+@pytest.mark.parametrize("columns, rows", [(1, 1), (2, 4), (12, 14), (13, 14), (40, 14)])
 def test_a_table_is_evaluated_column_by_column(monkeypatch, columns, rows):
     monkeypatch.setattr(evaluation, "HALVES", 2)
     names = [f"a\nlong name, {k}" for k in range(columns)]
@@ -627,6 +627,8 @@ def test_a_table_is_evaluated_column_by_column(monkeypatch, columns, rows):
     assert all("\n" not in name and len(name) < 34 for name in table)
     shown = [row.generated for name, row in table.items() if name.startswith("W1 of column")]
     assert len(shown) == min(columns, 12)
+    if columns == 1:
+        return
     mean = table[f"mean of {columns} columns"]
     assert mean.real < mean.generated < 3 and mean.low <= mean.generated <= mean.high
     if columns > 12:

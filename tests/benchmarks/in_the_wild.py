@@ -1,7 +1,7 @@
 """The derivatives that PyTorch, JAX and autograd ship, checked to order 3, and who is right.
 
     pip install torch jax autograd scipy mpmath
-    python tests/benchmarks/in_the_wild.py > table.md          # a quarter of an hour on one core
+    python tests/benchmarks/in_the_wild.py > table.md          # some twenty minutes on one core
 
 The list is ``wild_functions.py``: functions of one number t, at stated points, each with the same
 function in mpmath. Of every one the derivatives of the orders 1, 2 and 3 are checked, each against

@@ -322,8 +322,7 @@ class GAN:
         if self.data_.table:
             arrays |= _columns_to_arrays(self.data_.table)
         if self.run_.config.conditional:
-            names = json.dumps(self.data_.classes).encode()
-            arrays |= {"data/classes": np.frombuffer(names, np.uint8),
+            arrays |= {"data/classes": _json_array(self.data_.classes),
                        "data/counts": self.data_.counts}
         described = {"name": self.data_.name, "dim": self.data_.dim, "shape": self.data_.shape,
                      "source": self.source_, **self.images_}
@@ -401,17 +400,17 @@ def _data_set(X: Any, y: Any, options: dict[str, Any]) -> data.DataSet:
         return data.points(X)
     categories: dict[int, Any] = {}
     if values.dtype.kind == "O":
-        values, categories = _numbers(values, _labels(X))
+        values, categories = _numbers(values, _header(X))
     if values.ndim == 1:
         raise data.DataError(f"points: expected shape (n, d), got {values.shape}; reshape(-1, 1) "
                              "makes points of one number each, reshape(1, -1) one point")
     labels = None if y is None else data.labels_of(y, len(values), "y")
     if values.ndim > 2:
         return data.image_array(values, labels=labels)
-    return data.points(values, names=_labels(X), categories=categories, labels=labels)
+    return data.points(values, names=_header(X), categories=categories, labels=labels)
 
 
-def _numbers(objects: np.ndarray, labels: list[Any] | None) -> tuple[np.ndarray, dict[int, Any]]:
+def _numbers(objects: np.ndarray, names: list[Any] | None) -> tuple[np.ndarray, dict[int, Any]]:
     """The numbers in an array of objects, as a table of several types makes one; its categories.
 
     A column of text becomes the indices of its categories.
@@ -419,7 +418,7 @@ def _numbers(objects: np.ndarray, labels: list[Any] | None) -> tuple[np.ndarray,
     where, found, categories = "points", objects.copy(), {}
     try:
         for k, column in enumerate(objects.T if objects.ndim == 2 else []):
-            where = f"points: column {labels[k] if labels else k!r:.40}"
+            where = f"points: column {names[k] if names else k!r:.40}"
             coded = all(isinstance(x, str) for x in column) and data.categories_of(column.tolist())
             if coded:
                 categories[k], found[:, k] = coded
@@ -433,13 +432,12 @@ def _numbers(objects: np.ndarray, labels: list[Any] | None) -> tuple[np.ndarray,
         raise data.DataError(f"{where}: {error}; leave out such columns, or encode them") from error
 
 
-def _labels(X: Any) -> list[Any] | None:
-    """The labels of a table's columns, if they are more than 0, 1, 2, ...: text or whole numbers.
-    """
-    labels = list(getattr(X, "columns", []))
-    if labels == list(range(len(labels))):
+def _header(X: Any) -> list[Any] | None:
+    """The names of a table's columns, if they are more than 0, 1, 2, ...: text or whole numbers."""
+    names = list(getattr(X, "columns", []))
+    if names == list(range(len(names))):
         return None
-    return [int(x) if isinstance(x, (int, np.integer)) else str(x) for x in labels]
+    return [int(x) if isinstance(x, (int, np.integer)) else str(x) for x in names]
 
 
 def _kind(given: data.DataSet) -> str:

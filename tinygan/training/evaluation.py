@@ -125,14 +125,15 @@ def add_columns(table: Columns, fake: np.ndarray, test: np.ndarray, n: int,
     names = table.names or [""] * len(each)
     labels = [f"{'TV' if k in table.categories else 'W1'} of column {k + 1} {names[k]}"
               for k in worst]
-    labels = [f"mean of {len(each)} columns", *labels]
+    several = len(each) > 1
+    labels = [f"mean of {len(each)} columns"] * several + labels
 
     def shown(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         each = distances(x, y)
-        return np.append(each.mean(), each[worst])
+        return np.append([each.mean()] * several, each[worst])
 
     add({" ".join(label.split())[:33]: np.inf for label in labels}, shown, n, 1, test)
-    if 1 < len(each) and test.shape[1] <= MOST_CORRELATED:
+    if several and test.shape[1] <= MOST_CORRELATED:
         add({"largest error of a correlation": 2}, metrics.correlation_error, n, 2, test)
 
 
