@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from dataclasses import replace
@@ -89,7 +90,8 @@ class Unknown:
     ([1.5] + [1, 2] * 14 + [1], "1.5 is no label"), ([np.nan] + [1] * 29, "1 of 30 labels are"),
     (np.array([None, "a", "b"] * 10, object), "10 of 30 labels are missing, the first in row 0"),
     (np.array([None, 1, 2] * 10, object), "10 of 30 labels are missing, the first in row 0"),
-    (["", "a", "b"] * 10, "10 of 30"), ([5] * 30, "all labels are '5'"),
+    (["", "a", "b"] * 10, "10 of 30"), (["b", math.nan, "a"] * 10, "10 of 30 .* row 1"),
+    (["b", "a", " NaN"] * 10, "10 of 30 .* row 2"), ([5] * 30, "all labels are '5'"),
     ([1] * 14 + [2] * 14 + [3, 4], r"2 of 4 classes have fewer than 3 examples \(3, 4\)"),
     (np.arange(30), "30 of 30 classes have fewer than 3"), (np.ones(30, complex), "complex128"),
     (np.array([{}] * 30), "text or whole numbers"), (np.arange(30).astype("M8[D]"), "datetime")])
@@ -164,9 +166,18 @@ def test_a_column_of_a_table_holds_the_labels(tmp_path):
     assert "is for tables" in refusal(data.load, "ring", label="1")
     alone = table(tmp_path / "d.csv", names)
     assert "leaves no column" in refusal(data.load, alone, label="1")
+    assert "leaves no column" in refusal(data.load, headed, label="kind", columns="kind")
+    assert data.load(headed, label="kind", columns="a,kind").dim == 1
     empty = table(tmp_path / "e.csv", ["a,kind", *["1,x", "2,", "3,y"] * 10])
     assert "10 of 30 labels are missing" in refusal(data.load, empty, label="kind",
                                                     conditional=True)
+    asked = table(tmp_path / "f.csv", [f"{k % 3 + 1},{'abc'[k % 3]},{k}" for k in range(1, 31)])
+    assert len(data.load(asked, label="2", conditional=True).labels) == 30, "2 is a number, no name"
+    large = [2**60 + k % 2 for k in range(30)], [10**30 + k % 2 for k in range(30)]
+    for words in large:
+        long = table(tmp_path / "g.csv", [f"{word},{k}" for k, word in enumerate(words)])
+        assert data.load(long, label="1", conditional=True).classes == tuple(
+            map(str, sorted({*words})))
 
 
 @pytest.mark.parametrize("arrays", [

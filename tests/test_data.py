@@ -1,6 +1,7 @@
 """Recipes of the toy data, and what becomes of good and bad arrays and files."""
 
 import copy
+import csv
 import gzip
 import io
 import pickle
@@ -273,13 +274,49 @@ def test_the_index_of_a_table_is_left_out_and_this_is_said(tmp_path, content):
     np.testing.assert_allclose(d.mean, X.mean(axis=0))
 
 
+@pytest.mark.parametrize("header, said", [
+    ("id,a,b", ["'id'"]), (" ID ,a,b", ["'ID'"]), ("a,Index,b", ["'Index'"]),
+    ("a,b,", ["without a name"]), ('"Unnamed: 0","a","b"', ["'Unnamed: 0'"]),
+    ("rownames,a,b", ["'rownames'"]),
+    (",Unnamed: 0,Unnamed: 0.1,a,b", ["without a name", "'Unnamed: 0'", "'Unnamed: 0.1'"])])
+@pytest.mark.parametrize("start", [0, 1])
+def test_an_index_is_known_by_its_name_and_by_what_it_holds(tmp_path, header, said, start):
+    names = next(csv.reader([header]))
+    columns = {"a": X[:, 0], "b": X[:, 1]}
+    rows = np.column_stack([columns.get(name, np.arange(start, start + 3)) for name in names])
+    lines = [header, *(",".join(map(str, row)) for row in rows.tolist())]
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    d = data.load(tmp_path / "x.csv")
+    assert d.table.names == ("a", "b") and d.reading.count("index column") == len(said)
+    assert all(f"index column {name}" in d.reading for name in said) and "left out" in d.reading
+    np.testing.assert_allclose(d.mean, X.mean(axis=0))
+    asked = data.load(tmp_path / "x.csv", columns=f"1-{len(names)}")
+    assert asked.dim == len(names), "what is asked for stays"
+
+
+def test_an_index_beside_text_labels_and_a_choice(tmp_path):
+    rows = [f"{k},{'xy'[k % 2]},{k * k},t{k}" for k in range(40)]
+    (tmp_path / "x.csv").write_text("id,kind,a,text\n" + "\n".join(rows))
+    with pytest.raises(data.DataError, match="does 'text' hold categories; .*: --columns 2-3$"):
+        data.load(tmp_path / "x.csv")
+    rows = [row[:row.rindex(",")] for row in ["id,kind,a,", *rows]]
+    (tmp_path / "x.csv").write_text("\n".join(rows))
+    d = data.load(tmp_path / "x.csv")
+    assert d.reading == "index column 'id' left out, 1 column of text as 2 categories"
+    assert d.dim == 3
+    labelled = data.load(tmp_path / "x.csv", label="2", conditional=True)
+    assert labelled.table.names == ("a",) and labelled.classes == ("x", "y")
+
+
 @pytest.mark.parametrize("content, dim", [
-    (b"id,a,b\n0,1,2\n1,3,5\n2,7,8\n", 3), (b",a,b\n0,1,2\n1,3,5\n3,7,8\n", 3),
+    (b"day,a,b\n0,1,2\n1,3,5\n2,7,8\n", 3), (b",a,b\n0,1,2\n1,3,5\n3,7,8\n", 3),
+    (b"id,a,b\n0,1,2\n1,3,5\n3,7,8\n", 3), (b"id\n0\n1\n2\n", 1),
+    (b",id\n0,1\n1,2\n2,3\n", 2),
     (b",a,b\n2,1,2\n3,3,5\n4,7,8\n", 3), (b"0,1,2\n1,3,5\n2,7,8\n", 3),
-    (b"a,,b\n1,0,2\n3,1,5\n7,2,8\n", 3), (b"x\n0\n1\n2\n", 1),
+    (b"a,b,id 2\n1,2,0\n3,5,1\n7,8,2\n", 3), (b"x\n0\n1\n2\n", 1),
     (b",a,b\n1,1,2\n0,3,5\n2,7,8\n", 3)])
 def test_other_columns_stay(tmp_path, content, dim):
-    """A column with a name, a shuffled or interrupted index, a table without a header."""
+    """Under another name, a shuffled or interrupted index, the only columns, without a header."""
     (tmp_path / "x.csv").write_bytes(content)
     d = data.load(str(tmp_path / "x.csv"))
     assert d.dim == dim and d.reading == ""

@@ -4,6 +4,9 @@ import builtins
 import csv
 import io
 import json
+import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,9 +255,9 @@ def test_only_tables_have_columns_to_choose(tmp_path, monkeypatch, source):
 def test_text_is_refused_by_name_with_the_choice_that_leaves_it_out(tmp_path):
     (tmp_path / "t.csv").write_text(FLOWERS)
     with pytest.raises(DataError, match="column 2: '2024-01-01' is not a finite number, nor does "
-                       "'when' hold categories; leave out such columns: --columns 1,3-6$"):
+                       "'when' hold categories; leave out such columns: --columns 3-6$"):
         data.load(tmp_path / "t.csv")
-    assert data.load(tmp_path / "t.csv", columns="1,3-6").dim == 4 + 6
+    assert data.load(tmp_path / "t.csv", columns="3-6").dim == 3 + 6
     lines = FLOWERS.splitlines()[1:]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match="column 2 hold categories; .* --columns 1,3-6$"):
@@ -288,14 +291,65 @@ def test_text_that_is_no_category_is_refused(tmp_path, words):
         data.load(tmp_path / "t.csv")
 
 
-@pytest.mark.parametrize("cell, says", [("", "line 12, column 1: is empty"),
-                                        ("7", "line 2, column 1: 'b' is not"), ("nan", "line 2")])
+@pytest.mark.parametrize("cell, says", [
+    ("", "line 12, column 1: is empty; .* such lines: 'a' lacks 3 of 20 values"),
+    ("nan", "line 12, column 1: 'nan' in a column of text .line 2 has 'b'.; .*: 'a' lacks 3 of 20"),
+    ("7", "line 2, column 1: 'b' is not a finite number; fill or remove such lines [(]")])
 def test_a_hole_in_a_column_of_text_is_refused(tmp_path, cell, says):
     rows = [f"{'bc'[k % 2]},{k}" for k in range(20)]
-    rows[10] = f"{cell},3"
+    for k in (10, 11, 19):
+        rows[k] = f" {cell},3"
     (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(rows))
     with pytest.raises(DataError, match=says):
         data.load(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("words, lacks", [
+    (["", "b", "c"] * 10, 10), (["nan", "b", "", "c"] * 10, 20), (["b", "c", "c", ""] * 10, 10),
+    (["b"] * 29 + [" NaN "], 1), (["1.5", "2", ""] * 10, 10), (["", "nan", "2"] * 10, 20),
+    (["1", "?", "2"] * 10, 10), (["1", "2", "inf"] * 10, 10)])
+def test_the_first_hole_its_column_and_how_many_there_are_is_said_of_files_and_frames(
+        tmp_path, words, lacks):
+    """The same of a label. A frame has None, NaN or NA where a file has nothing or a word."""
+    holes = [word.strip() in ("", "nan", "NaN", "?", "inf") for word in words]
+    n, first, number = len(words), holes.index(True), "2" in words
+    lines = ["x,größe", *(f"{k % 7},{word}" for k, word in enumerate(words))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    says = f"'größe' lacks {lacks} of {n} values"
+    missing = f"column 'größe': {lacks} of {n} labels are missing, the first in row {first} .*0."
+    with pytest.raises(DataError, match=f"line {first + 2}, column 2: .* such lines: {says} "):
+        data.load(tmp_path / "t.csv")
+    if "?" in words:
+        return
+    with pytest.raises(DataError, match=f"t.csv: {missing}, line {first + 2}; fill them"):
+        data.load(tmp_path / "t.csv", label="größe", conditional=True)
+    for hole in (None, math.nan, None if number else " "):
+        cells = [[k % 7, hole if lacking else float(word) if number else word]
+                 for k, (word, lacking) in enumerate(zip(words, holes))]
+        frame = Frame(["x", "größe"], np.array(cells, object))
+        with pytest.raises(DataError, match=f"row {first}, column 1 .* is (nan|' '); .*: {says}$"):
+            GAN(**SMALL).fit(frame)
+        with pytest.raises(DataError, match=f"^y: {missing}; fill them"):
+            GAN(**SMALL, conditional=True).fit(TABLE[:n], Column(frame.array[:, 1], "größe"))
+
+
+def test_numbers_that_a_frame_lacks_are_named():
+    x = TABLE.copy()
+    x[[5, 7], 3] = np.nan
+    x[9, 0] = np.inf
+    for frame, says in ((Frame(NAMES, x), "'größe, in m'"), (x, "column 3")):
+        with pytest.raises(DataError, match=f"row 5, column 3 .* is nan; .*: {says} lacks 2 of 40"):
+            GAN(**SMALL).fit(frame)
+
+
+def test_a_frame_that_counts_its_rows_is_told_so(recwarn):
+    x = np.column_stack([np.arange(40), TABLE])
+    assert GAN(**SMALL).fit(Frame(["Unnamed: 0", *NAMES], x)).sample(2).shape == (2, 5)
+    (warning,) = recwarn
+    assert "column 0 (counted from 0), 'Unnamed: 0', only counts the rows" in str(warning.message)
+    assert warning.filename == __file__
+    GAN(**SMALL).fit(Frame(["time 0", *NAMES], x)), GAN(**SMALL).fit(x)
+    assert len(recwarn) == 1
 
 
 @pytest.mark.parametrize("cell", ["nan", "inf", "", "1e999", "NaN"])
@@ -322,6 +376,15 @@ def test_the_header_of_a_run_says_what_was_chosen_and_resuming_keeps_it(run, tmp
 # ------------------------------------------------------------------------------------ DataFrames
 
 
+class Column(np.ndarray):
+    """What a GAN sees of a pandas Series."""
+
+    def __new__(cls, values, name):
+        made = np.asarray(values).view(cls)
+        made.name = name
+        return made
+
+
 class Frame:
     """What a GAN sees of a DataFrame."""
 
@@ -330,6 +393,19 @@ class Frame:
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.array, dtype)
+
+
+class FakeFrame:
+    """What ``sample`` asks of pandas."""
+
+    columns = None
+
+    def __init__(self, columns):
+        assert list(columns) == list(range(len(columns)))
+
+    def set_axis(self, names, axis):
+        self.columns = names
+        return self
 
 
 @pytest.mark.parametrize("columns, names", [
@@ -345,6 +421,65 @@ def test_a_frame_keeps_its_names_through_a_file(tmp_path, columns, names):
     assert main(["sample", str(tmp_path / "g.npz"), "-n", "5", "-o", str(tmp_path / "x.csv")]) == 0
     again = data.load(tmp_path / "x.csv").table.names
     assert again == (names and tuple(map(str, names)))
+
+
+@pytest.mark.parametrize("named", [("x", "sort", "b"), ("x", " sort ", "b"), ("x", "2", "b"),
+                                   ("x", "a, b", "b"), ("x", "", "b"), ("b", "b", "b"), None])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_a_column_of_labels_keeps_its_name_however_it_was_chosen(tmp_path, monkeypatch, named, bom):
+    text = io.StringIO(newline="")
+    if named:
+        csv.writer(text, quoting=csv.QUOTE_ALL).writerow(named)
+    csv.writer(text).writerows([k % 7, "uvw"[k % 3], k % 5] for k in range(40))
+    (tmp_path / "t.csv").write_bytes(bom + text.getvalue().encode())
+    fakes = SimpleNamespace(DataFrame=FakeFrame, Series=lambda values, name: Column(values, name))
+    monkeypatch.setitem(sys.modules, "pandas", fakes)
+    monkeypatch.chdir(tmp_path)
+    by_name = [named[1], named[1].strip()] if named and named[1] not in ("", "b") else []
+    for label in ["2", *by_name]:
+        gan = GAN(**SMALL, conditional=True)
+        gan.prepare(str(tmp_path / "t.csv"), label=label)
+        gan.save("g.npz")
+        for made in (gan, GAN.load("g.npz")):
+            frame, labels = made.sample(9, as_frame=True, return_labels=True)
+            assert labels.name == (named and named[1]) and set(labels) <= set("uvw")
+            assert frame.columns == (named and ["x" if named[0] == "x" else "b", "b"])
+        assert main(["sample", "g.npz", "-n", "9", "-o", "new.csv"]) == 0
+        rows = list(csv.reader(open("new.csv", encoding="utf-8", newline="")))
+        assert [row[2] for row in rows[-9:]] == labels.tolist() and len(rows) == 9 + bool(named)
+        assert not named or rows[0] == [named[0], named[2], named[1]]
+        again = data.load("new.csv", label="3", conditional=True)
+        assert again.table.label == (named and named[1]) and again.dim == 2
+
+
+def test_labels_that_are_a_column_of_a_frame_come_back_under_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    y = np.array(list("uvwx") * 10)
+    for labels, name in ((Column(y, "sort"), "sort"), (Frame([2020], y[:, None]), 2020),
+                         (Column(y, np.int64(7)), 7), (y, None), (Column(y, None), None),
+                         (Column(y, ("a", 1)), "('a', 1)")):
+        gan = GAN(**SMALL, conditional=True).fit(Frame(NAMES), labels)
+        gan.save("g.npz")
+        assert gan.data_.table.label == GAN.load("g.npz").data_.table.label == name
+        assert main(["sample", "g.npz", "-n", "9", "-o", "new.csv"]) == 0
+        header = next(csv.reader(open("new.csv", encoding="utf-8", newline="")))
+        assert header == [*NAMES, str(name or "label")]
+
+
+def test_files_of_earlier_versions_keep_the_name_that_was_asked_for(tmp_path):
+    (tmp_path / "t.csv").write_text("x,sort\n" + "\n".join(f"{k},{'uv'[k % 2]}" for k in range(40)))
+    for label, name in (("sort", "sort"), ("2", None)):
+        gan = GAN(**SMALL, conditional=True)
+        gan.prepare(str(tmp_path / "t.csv"), label=label)
+        gan.save(tmp_path / "g.npz")
+        header, arrays = checkpoint.load(tmp_path / "g.npz")
+        del header["sha256"], arrays["data/label"]
+        checkpoint.save(tmp_path / "old.npz", header, arrays)
+        assert GAN.load(tmp_path / "old.npz").data_.table.label == name
+    arrays["data/label"] = np.frombuffer(b"[1]", np.uint8)
+    checkpoint.save(tmp_path / "bad.npz", header, arrays)
+    with pytest.raises(checkpoint.CheckpointError, match="name of its labels"):
+        GAN.load(tmp_path / "bad.npz")
 
 
 def test_without_pandas_a_frame_is_refused_in_one_line(monkeypatch):

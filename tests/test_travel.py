@@ -24,6 +24,7 @@ import tinygan
 import tinygan as tg
 from tinygan import GAN, Tensor, backend, data, layers, losses, metrics, ops, optim, program
 from tinygan.app.cli import CommandError
+from tinygan.data import files
 from tinygan.testing import (certificate, check, explain, orders, problem, report, samplers,
                              slopes)
 from tinygan.training import (METHODS, CheckpointError, Config, Diverged, checkpoint, diagnosis,
@@ -147,7 +148,7 @@ MAKE = {
     metrics.Interval: lambda: metrics.bootstrap(np.mean, [X], rng()),
     data.Columns: lambda: data.points(np.eye(3), names=["a", "", 7]).table,
     data.DataSet: lambda: data.image_array(np.random.default_rng(0).random((24, 3, 8, 8))),
-    data.DataError: lambda: data.DataError("no data"),
+    data.DataError: lambda: data.DataError("no data"), files.Read: lambda: files.Read(np.eye(3)),
     record.Record: recorded, distributed.Ranks: distributed.Ranks,
     distributed.Draws: distributed.Draws,
     checkpoint.CheckpointError: lambda: CheckpointError("a.npz", "cut off"),

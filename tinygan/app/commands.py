@@ -310,8 +310,7 @@ def sample(options: argparse.Namespace) -> int:
         write_picture(made, more.get("labels"), gan, options)
     else:
         write = {".npy": np.save, ".npz": lambda file, array: np.savez(file, samples=array, **more),
-                 ".csv": lambda file, array: write_table(file, array, gan.data_.table,
-                                                         *label_column(gan, **more))}
+                 ".csv": lambda file, array: write_table(file, array, gan.data_.table, **more)}
         checkpoint.write_atomically(target, lambda file: write[kind](file, made))
     what = f"samples of dimension {made.shape[1]}"
     if shape:
@@ -325,12 +324,6 @@ def named(words: str, gan: GAN) -> list[str]:
     """The labels in an argument of --label: itself if there is such a label, else between commas.
     """
     return [words] if words in gan.data_.classes else words.split(",")
-
-
-def label_column(gan: GAN, labels: Any = None) -> list[tuple[str, np.ndarray]]:
-    """The name and the contents of a table's column of labels in a list, or none."""
-    asked = gan.images_["label"] or "1"  # as given with --label: a name, or only a number
-    return [] if labels is None else [("label" if asked.isdecimal() else asked, labels)]
 
 
 def write_picture(made: np.ndarray, labels: np.ndarray | None, gan: GAN,

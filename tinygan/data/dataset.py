@@ -28,6 +28,7 @@ class Columns:
     low: np.ndarray  # (columns,) float64: the least number in the training part, 0 of text
     high: np.ndarray  # (columns,) float64: the largest, 1 of text
     categories: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # of columns of text
+    label: Any = None  # the name of the column of labels, which is none of these
 
     @property
     def blocks(self) -> list[slice]:

@@ -12,9 +12,10 @@ import stat
 import warnings
 from array import array as flat_array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,34 +24,46 @@ from .. import backend
 from .dataset import Columns, DataSet, finite, split_of
 
 T = TypeVar("T")
-# The numbers in a file, what they were taken for, the columns' names, if it has a header, the
-# categories of columns of text, whose numbers are indices, and labels, if there are any
-Read = tuple[np.ndarray, str, list[str] | None, dict[int, list[str]], Any]
 LABELS = ("y", "labels")  # names of arrays beside the points
 TABLES = (".csv", ".tsv", ".txt")
 MOST_CATEGORIES = 64  # of a column of text
 MOST_HEADER = 10_000  # bytes of the text before an array in NumPy's format
 SUSPICIOUS = 2**24  # bytes of inflated data
+INDEX = re.compile(r"(id|idx|index|row|rownames|unnamed: [\d.]+)?", re.IGNORECASE)  # its names
 
 
 class DataError(ValueError):
     """Unusable data: one line that names the file, the row or shape, the cause and the remedy."""
 
 
+class Read(NamedTuple):
+    """What is in a file."""
+
+    array: np.ndarray
+    reading: str = ""  # what it was taken for
+    names: list[str] | None = None  # of the columns, if there is a header
+    categories: Mapping[int, list[str]] = {}  # of columns of text, whose numbers are indices
+    labels: Any = None
+    label: str | None = None  # the name of their column
+    lines: Sequence[int] = ()  # of the labels
+
+
 def points(array: Any, name: str = "points", names: Sequence[Any] | None = None,
-           categories: Mapping[int, Sequence[str]] | None = None, labels: Any = None) -> DataSet:
+           categories: Mapping[int, Sequence[str]] | None = None, labels: Any = None,
+           label: Any = None) -> DataSet:
     """The data set of the rows of an array (n, d) with n >= 2, d >= 1; (n,) counts as (n, 1).
 
     Every column is standardized, x -> (x - mean) / standard deviation (divisor n), with those of
     the training rows (``split_of``); a column that is constant there is only centred (scale 1).
     ``names`` are those of the columns, if they have any; ``categories`` says which columns are
     indices of categories, and what these are called: they become one-hot, and stay 0 and 1;
-    ``labels``, as ``labels_of`` gives them, make the data those of a conditional GAN.
+    ``labels``, as ``labels_of`` gives them, make the data those of a conditional GAN, ``label`` is
+    the name of their column.
     Raises DataError for anything but finite real numbers of such a shape.
     """
-    values = _real_rows(array, name)
+    values = _real_rows(array, name, names)
     split = split_of(len(values), labels=labels and labels[0])
-    table = _table(values, name, names, categories or {}, split["train"])
+    table = replace(_table(values, name, names, categories or {}, split["train"]), label=label)
     values = table.encoded(values) if categories else values
     seen = values[split["train"]]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -100,7 +113,35 @@ def categories_of(words: Sequence[str]) -> tuple[list[str], np.ndarray] | None:
     return found, np.array([places[word] for word in words])
 
 
-def _real_rows(array: Any, name: str) -> np.ndarray:
+def numbers_of(objects: np.ndarray, names: Sequence[Any] | None
+               ) -> tuple[np.ndarray, dict[int, list[str]]]:
+    """The numbers in an array of objects, as a table of several types makes one; its categories.
+
+    A column of text becomes the indices of its categories. DataError for missing cells and for text
+    that has no categories, TypeError for other objects.
+    """
+    where, found, categories = "points", objects.copy(), {}
+    try:
+        for k, column in enumerate(objects.T if objects.ndim == 2 else []):
+            refuse_holes(where, column, np.array([missing(x) for x in column], bool), k, names)
+            where = f"points: column {names[k] if names else k!r:.40}"
+            coded = all(isinstance(x, str) for x in column) and categories_of(column.tolist())
+            if coded:
+                categories[k], found[:, k] = coded
+            else:
+                column.astype(np.float64)
+            where = "points"
+        return found.astype(np.float64), categories
+    except TypeError as error:
+        raise TypeError(f"{where}: objects that are no numbers: {error}; leave out such columns, "
+                        "or encode them") from error
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; leave out such columns, or encode them") from error
+
+
+def _real_rows(array: Any, name: str, names: Sequence[Any] | None) -> np.ndarray:
     """(n, d) float64, checked."""
     try:
         values = np.asarray(backend.to_numpy(array) if backend.is_array(array) else array)
@@ -122,9 +163,9 @@ def _real_rows(array: Any, name: str) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # of a signalling NaN, which is named below
         values = values.reshape(len(values), -1).astype(np.float64)
     if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise DataError(f"{name}: row {row}, column {column} (counted from 0) is "
-                        f"{values[row, column]}; remove or fill rows with NaN or inf")
+        holes = ~np.isfinite(values)
+        k = int(np.argwhere(holes)[0, 1])
+        refuse_holes(name, values[:, k], holes[:, k], k, names)
     return values
 
 
@@ -135,11 +176,11 @@ def kind(path: Path) -> str:
 
 def read(path: Path) -> np.ndarray:
     """The array in a file whose ``kind`` is among ``READERS``. DataError if it cannot be read."""
-    return interpreted(path)[0]
+    return interpreted(path).array
 
 
 def interpreted(path: Path, columns: str | None = None, label: str | None = None) -> Read:
-    """``read``, with the ``DataSet.reading``, the names in the header, and labels if there are any.
+    """``read``, with all else that the file says.
 
     ``columns``, like "a,b" or "1-3,7", chooses those of a table: names, numbers from 1, or ranges;
     ``label`` is its column of labels, likewise.
@@ -192,7 +233,7 @@ def refuse_bomb(where: object, inflated: int, held: int) -> None:
 
 def _read_npy(path: Path) -> Read:
     with path.open("rb") as stream:
-        return _read_array(stream, path.stat().st_size, str(path)), "", None, {}, None
+        return Read(_read_array(stream, path.stat().st_size, str(path)))
 
 
 def _read_npz(path: Path) -> Read:
@@ -229,7 +270,7 @@ def _read_npz(path: Path) -> Read:
                     labels.append(array(name))
         if set(others).isdisjoint(LABELS):
             labels = [a for a in labels if a.dtype.kind in "iu" and a.shape == (len(read),)]
-        return read, "", None, {}, labels[0] if len(labels) == 1 else None
+        return Read(read, labels=labels[0] if len(labels) == 1 else None)
 
 
 def _read_array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
@@ -271,20 +312,27 @@ def _read_table(path: Path, columns: str | None = None, label: str | None = None
 
 
 def _parse(text: IO[str], path: Path, chosen: str | None, label: str | None) -> Read:
-    numbers, names, width, nameless, unlikely = flat_array("d"), None, 0, False, None
+    numbers, names, width, unlikely = flat_array("d"), None, 0, 0
     taken: Sequence[int] = ()  # the columns that are read
     begun = 0  # the line of the first row
     words: dict[int, list[str]] = {}  # what is in those of text
     y: list[str] = []  # what is in the column of labels
+    y_lines = flat_array("q")
     header, lines = _table_lines(text)
 
-    def refuse(line: int, column: int, word: str) -> DataError:
-        what = f"{word[:40]!r} is not a finite number" if word else "is empty"
+    def refuse(line: int, column: int, word: str, hole: Callable[[str], bool] | None = None,
+               beside: str = "is not a finite number") -> DataError:
+        """The error of a cell; if it is a hole, with how many such are in its column."""
+        what, lacks = f"{word[:40]!r} {beside}" if word else "is empty", ""
         hint = "between columns: commas, semicolons or tabs"
         if line == 1 and word:
             hint = "if it is the header: put all names into quotes"
+        if hole:
+            rest = [hole(fields[column]) for _, fields in lines if len(fields) == width]
+            rows = len(numbers) // len(taken) + 1 + len(rest)
+            lacks = f": {_called(column, names, 1)} lacks {1 + sum(rest)} of {rows} values"
         return DataError(f"{path}: line {line}, column {column + 1}: {what}; fill or remove such "
-                         f"lines ({hint})")
+                         f"lines{lacks} ({hint})")
 
     for line, fields in lines:
         if width and len(fields) != width:
@@ -292,19 +340,23 @@ def _parse(text: IO[str], path: Path, chosen: str | None, label: str | None) -> 
                             f"the lines before have {width}")
         values = [number(field) for field in fields]
         if not width:
-            width, nameless = len(fields), len(fields) > 1 and not fields[0].strip()
-            if not header and nameless and None not in values[1:]:
-                unlikely = refuse(line, 0, "")  # a header, if an index stands below the first cell
+            width = len(fields)
+            if not (header or fields[0].strip() or None in values[1:] or width == 1):
+                unlikely = line  # a header, if an index stands below the first cell
             if (header or unlikely or all(value is None for value in values)
-                    or label is not None and label in map(str.strip, fields)):
+                    or label is not None and number(label) is None
+                    and label.strip() in map(str.strip, fields)):
                 names = fields
             taken = range(width) if chosen is None else _chosen(chosen, names, width, path)
             place = -1 if label is None else _label_column(label, names, width, path)
             taken = [column for column in taken if column != place]
+            if not taken:
+                raise DataError(f"{path}: --label {label!s:.40} leaves no column of points")
             if names:
                 continue
         if label is not None:
             y.append(fields[place].strip())
+            y_lines.append(line)
         if not begun:
             begun = line
             words = {column: [] for column in taken
@@ -313,18 +365,27 @@ def _parse(text: IO[str], path: Path, chosen: str | None, label: str | None) -> 
             value = values[column]
             if column in words:
                 words[column].append(fields[column].strip())
+                if not words[column][-1] or value is not None and math.isnan(value):
+                    raise refuse(line, column, words[column][-1], missing,
+                                 f"in a column of text (line {begun} has {words[column][0]!r:.40})")
                 if value is not None:
                     raise refuse(begun, column, words[column][0])
-                if not words[column][-1]:
-                    raise refuse(line, column, "")
-                value = 0.0
+                value = math.nan
             elif value is None or not math.isfinite(value):
-                raise refuse(line, column, fields[column].strip())
+                raise refuse(line, column, fields[column].strip(),
+                             missing if missing(fields[column]) else _no_number)
             numbers.append(value)
     if not numbers:
         what = "has a header but no points" if width else "is empty"
         raise DataError(f"{path}: {what}; expected one point a line")
     array, categories = np.array(numbers).reshape(-1, len(taken)), {}
+    indices = {} if chosen else counting(array, names and [names[column] for column in taken])
+    reading = [f"index column {repr(name) if name else 'without a name'} left out"
+               for name in indices.values()]
+    if unlikely and not chosen and 0 not in indices:
+        raise refuse(unlikely, 0, "", missing)
+    array = np.delete(array, list(indices), axis=1)
+    taken = [column for k, column in enumerate(taken) if k not in indices]
     for k, column in enumerate(taken):
         if column in words and (found := categories_of(words[column])):
             categories[k], array[:, k] = found
@@ -333,21 +394,13 @@ def _parse(text: IO[str], path: Path, chosen: str | None, label: str | None) -> 
         raise refuse(begun, taken[0], words[taken[0]][0])
     if words:
         raise _text_refused(path, begun, words, taken, names)
-    reading = [f"{len(taken)} of {width} columns"] * (chosen is not None)
+    reading += [f"{len(taken)} of {width} columns"] * (chosen is not None)
     if categories:
         of_text = f"{len(categories)} column{'s' * (len(categories) > 1)} of text"
         reading.append(f"{of_text} as {sum(map(len, categories.values()))} categories")
-    names, labels = names and [names[column] for column in taken], _as_numbers(y) if y else None
-    if chosen is not None:
-        return array, ", ".join(reading), names, categories, labels
-    start = array[0, 0]  # of an index: 0 if pandas wrote it, 1 if R did
-    counts = start in (0, 1) and np.array_equal(array[:, 0], start + np.arange(len(array)))
-    if nameless and counts and taken[0] == 0:
-        return (array[:, 1:], ", ".join(["index column without a name left out", *reading]),
-                names and names[1:], {k - 1: found for k, found in categories.items()}, labels)
-    if unlikely:
-        raise unlikely
-    return array, ", ".join(reading), names, categories, labels
+    return Read(array, ", ".join(reading), names and [names[column] for column in taken],
+                categories, _as_numbers(y) if y else None, names[place] if names and y else None,
+                y_lines)
 
 
 def _chosen(asked: str, names: list[str] | None, width: int, path: Path) -> list[int]:
@@ -376,16 +429,66 @@ def _label_column(label: str, names: list[str] | None, width: int, path: Path) -
     """The column, counted from 0, of the labels."""
     quoted = '"' + label.replace('"', '""') + '"'
     first, *others = _chosen(quoted, names, width, path)
-    if others or width == 1:
-        raise DataError(f"{path}: --label {label[:40]} " + (
-            "names several columns; name one" if others else "leaves no column of points"))
+    if others:
+        raise DataError(f"{path}: --label {label[:40]} names several columns; name one")
     return first
 
 
 def _as_numbers(words: list[str]) -> np.ndarray:
-    """The words, or the numbers that they all are."""
+    """The words, or the numbers that they all are, if these keep the digits apart."""
     numbers = [number(word) for word in words]
-    return np.array(words if None in numbers else numbers)
+    if None in numbers:
+        return np.array(words)
+    with contextlib.suppress(ValueError, OverflowError):
+        return np.array([int(word) for word in words], np.int64)
+    large = any(2**53 < abs(value) < math.inf for value in numbers if value)
+    return np.array(words if large else numbers)
+
+
+def counting(array: np.ndarray, names: Sequence[Any] | None) -> dict[int, str]:
+    """Which columns of rows (n, d) are an index, and their names, if there are others, too.
+
+    An index counts the rows from 0 (as pandas does) or 1 (R), and has such a name or none.
+    """
+    called, rows = [str(name).strip() for name in names or ()], np.arange(len(array))
+    found = {k: name for k, name in enumerate(called) if INDEX.fullmatch(name)
+             and array[0, k] in (0, 1) and np.array_equal(array[:, k], rows + array[0, k])}
+    return found if len(found) < array.shape[1] else {}
+
+
+def missing(cell: Any) -> bool:
+    """Whether a cell says that nothing is known: None, NaN, pandas' NA, text that is empty or NaN.
+    """
+    if isinstance(cell, str):
+        return not cell.strip() or math.isnan(number(cell) or 0)
+    try:
+        return cell is None or not cell == cell
+    except TypeError:  # NA == NA is neither true nor false
+        return True
+
+
+def _no_number(text: str) -> bool:
+    value = number(text)
+    return value is None or not math.isfinite(value)
+
+
+def _called(column: int, names: Sequence[Any] | None, first: int = 0) -> str:
+    """The name of a column, counted from 0, for a message that counts from ``first``."""
+    name = str(names[column]).strip() if names else ""
+    return repr(name[:24]) if name else f"column {column + first}"
+
+
+def refuse_holes(name: str, column: np.ndarray, holes: np.ndarray, k: int,
+                 names: Sequence[Any] | None) -> None:
+    """DataError if some cells (n,) of column k are ``holes`` (n,)."""
+    if holes.any():
+        row = int(holes.argmax())
+        cell = column.item(row)
+        shown = repr(cell) if isinstance(cell, (str, float)) else "nan"  # None, NA
+        what = "rows with NaN or inf" if isinstance(cell, float) else "such rows"
+        raise DataError(f"{name}: row {row}, column {k} (counted from 0) is {shown}; remove or "
+                        f"fill {what}: {_called(k, names)} lacks {holes.sum()} of {len(holes)} "
+                        "values")
 
 
 def _text_refused(path: Path, line: int, words: dict[int, list[str]], taken: Sequence[int],

@@ -138,7 +138,8 @@ def load_images(source: str | os.PathLike[str], data_dir: str | os.PathLike[str]
         return folder(name, side, 1 if channels is None else channels, report, conditional)
     elif os.path.exists(name):
         if path.suffix.lower() in (".npy", ".npz"):
-            array, _, _, _, y = interpreted(path)
+            read = interpreted(path)
+            array, y = read.array, read.labels
         else:
             array, y = guarded(read_idx, path), _labels_beside(path, conditional)
         data = labelled_images(array, y, str(path), conditional)

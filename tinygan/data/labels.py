@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from .files import DataError
+from .files import DataError, missing
 
 FEWEST = 3  # examples of a class: one for each part of the data
 SHOWN = 8  # names in a message
 Labels = tuple[np.ndarray, tuple[str, ...]]  # each example's class (n,), the classes' names
 
 
-def labels_of(y: Any, n: int, name: str) -> Labels:
+def labels_of(y: Any, n: int, name: str, lines: Sequence[int] = ()) -> Labels:
     """The classes of n examples: y (n,) of text, whole numbers or Booleans.
 
-    Numbers are sorted as numbers, text as text. Raises DataError, which begins with ``name``, for
+    Numbers are sorted as numbers, text as text; ``lines`` are those of a file that they come from.
+    Raises DataError, which begins with ``name``, for
     another length, missing labels, fractions, a single class, and a class of fewer examples than
     there are parts of the data (``FEWEST``, unless all data are too few to be split).
     """
@@ -27,22 +28,23 @@ def labels_of(y: Any, n: int, name: str) -> Labels:
     if values.shape != (n,):
         raise DataError(f"{name}: labels of shape {values.shape} for {n} examples; "
                         "give one label for each")
-    missing = np.array([_missing(value) for value in values] if values.dtype.kind == "O" else
-                       np.zeros(n), bool)
-    if values.dtype.kind == "O" and not missing.any():
+    holes = np.array([missing(value) for value in values.tolist()] if values.dtype.kind in "OU" else
+                     np.zeros(n), bool)
+    if values.dtype.kind == "O" and not holes.any():
         listed = values.tolist()
         values = np.array([str(value) for value in listed] if any(
             isinstance(value, str) for value in listed) else listed)
     if values.dtype.kind == "U":
         values = np.char.strip(values)
-        missing = values == ""
     elif values.dtype.kind in "fiub":
-        missing = ~np.isfinite(values)
-    elif not missing.any():
+        holes = ~np.isfinite(values)
+    elif not holes.any():
         raise DataError(f"{name}: labels must be text or whole numbers, got dtype {values.dtype}")
-    if missing.any():
-        raise DataError(f"{name}: {missing.sum()} of {n} labels are missing, the first in row "
-                        f"{missing.argmax()} (counted from 0); fill them, or leave out such rows")
+    if holes.any():
+        first = int(holes.argmax())
+        line = f", line {lines[first]}" if lines else ""
+        raise DataError(f"{name}: {holes.sum()} of {n} labels are missing, the first in row "
+                        f"{first} (counted from 0){line}; fill them, or leave out such rows")
     if values.dtype.kind == "f":
         if (values != np.rint(values)).any():
             raise DataError(f"{name}: {values[values != np.rint(values)][0]:g} is no label: labels "
@@ -62,18 +64,11 @@ def labels_of(y: Any, n: int, name: str) -> Labels:
     return numbers, classes
 
 
-def _missing(value: Any) -> bool:
-    """Whether an object says that there is no label: None, NaN, pandas' NA."""
-    try:
-        return value is None or not value == value
-    except TypeError:  # NA == NA is neither true nor false
-        return True
-
-
-def considered(y: Any, n: int, name: str, conditional: bool) -> tuple[Labels | None, str]:
+def considered(y: Any, n: int, name: str, conditional: bool, lines: Sequence[int] = ()
+               ) -> tuple[Labels | None, str]:
     """(The labels to use, what a run's header says of those that were found), y None for none."""
     if conditional and y is not None:
-        return labels_of(y, n, name), ""
+        return labels_of(y, n, name, lines), ""
     several = y is not None and len(set(np.ravel(y).tolist())) > 1
     return None, "labels found, not used (see --conditional)" * several
 

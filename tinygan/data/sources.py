@@ -25,8 +25,8 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
     A .npy or .npz file holds an array: points if it has one or two dimensions, images if it has
     three or four (``points``, ``image_array``); a .npz holds one array, or one called ``samples``
     or ``X``. A .csv, .tsv or .txt file, gzipped or not, has one point a line, its columns separated
-    by commas (or semicolons, or tabs), with or without a header line, whose names are kept; a first
-    column that has no name in the header and counts the lines, from 0 or 1, is left out.
+    by commas (or semicolons, or tabs), with or without a header line, whose names are kept; a
+    column that counts the rows and has no name in the header, or that of an index, is left out.
     ``columns`` chooses those of a table: "a,b" by names, "1-3,7" by numbers from 1. Any other file
     is an IDX file of images. ``data_dir``, ``size``, ``channels`` and ``report`` are for images,
     see ``load_images``.
@@ -50,19 +50,19 @@ def load(source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
                             "file, an IDX file of images, or a folder of pictures")
         images = load_images(name, data_dir, size, channels, report, conditional)
         return replace(images, name=path.name.split(".")[0])
-    array, reading, names, categories, y = (None, "", None, {}, None) if is_toy else interpreted(
-        path, columns, label)
+    read = None if is_toy else interpreted(path, columns, label)
     stem = name if is_toy else path.name[:path.name.lower().rindex(ending)]
-    if array is not None and array.ndim > 2:
-        made = labelled_images(array, y, name, conditional)
+    if read and read.array.ndim > 2:
+        made = labelled_images(read.array, read.labels, name, conditional)
         return replace(as_asked(made, size, channels), name=stem)
     options = {"--data-dir": data_dir, "--size": size, "--channels": channels}
     given = ", ".join(option for option, value in options.items() if value is not None)
     if given:
         raise DataError(f"{name}: holds points, and {given} are for images; leave them out")
-    if array is None:
+    if read is None:
         return TOYS[name]()
     stem = path.name if stem in TOYS else stem  # not the ring
-    labels, found = considered(y, len(array), name, conditional)
-    reading = "  ".join(filter(None, [reading, found]))
-    return replace(points(array, name, names, categories, labels), name=stem, reading=reading)
+    where = name if label is None else f"{name}: column {read.label or label!r:.40}"
+    labels, found = considered(read.labels, len(read.array), where, conditional, read.lines)
+    made = points(read.array, name, read.names, read.categories, labels, read.label)
+    return replace(made, name=stem, reading="  ".join(filter(None, [read.reading, found])))

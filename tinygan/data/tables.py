@@ -15,25 +15,26 @@ from .files import number
 
 
 def write_table(file: IO[bytes], x: np.ndarray, columns: Columns | None,
-                labels: tuple[str, np.ndarray] | None = None) -> None:
+                labels: np.ndarray | None = None) -> None:
     """Samples (n, d) as a table in UTF-8 that ``load`` reads as the same numbers and names.
 
-    ``labels``, the name of their column and what it holds (n,), come last. Text that could be taken
-    for numbers, separators or line ends has quotes.
+    ``labels`` (n,) come last. Text that could be taken for numbers, separators or line ends has
+    quotes.
     """
     text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="")
     plain = csv.writer(text, lineterminator="\n")
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if columns and columns.names is not None:
-        names = [str(name) for name in [*columns.names, *(labels or ())[:1]]]
+        label = "label" if columns.label is None else columns.label
+        names = [str(name) for name in [*columns.names, *[label] * (labels is not None)]]
         clear = all(name.strip() and number(name) is None for name in names)
         (plain if clear and not _separates(names) else quoted).writerow(names)
     values = columns.split(x) if columns else list(x.T)
-    if labels:
-        values = [*values, labels[1]]
+    if labels is not None:
+        values = [*values, labels]
     rows = zip(*(column.tolist() for column in values))  # as Python writes them: all their digits
     words = [word for own in columns.categories.values() for word in own] if columns else []
-    words += set(labels[1].tolist()) if labels else ()
+    words += [] if labels is None else set(labels.tolist())
     (quoted if _separates(words) else plain).writerows(rows)
     text.detach()
 
@@ -43,12 +44,16 @@ def _separates(words: Iterable[str]) -> bool:
     return any(re.search("[;\t\r]", word) for word in words)
 
 
-def frame(x: np.ndarray, columns: Columns) -> Any:
-    """Samples (n, d) as a pandas DataFrame. ImportError without pandas."""
+def frame(x: np.ndarray, columns: Columns, labels: np.ndarray | None = None) -> tuple[Any, Any]:
+    """Samples (n, d) as a pandas DataFrame, and labels (n,) as a Series, with their names.
+
+    ImportError without pandas.
+    """
     try:
         import pandas
     except ImportError as error:
         raise ImportError("a DataFrame takes pandas, which is not installed: pip install pandas, "
                           "or leave as_frame out") from error
     made = pandas.DataFrame(dict(enumerate(columns.split(x))))
-    return made if columns.names is None else made.set_axis(list(columns.names), axis=1)
+    named = made if columns.names is None else made.set_axis(list(columns.names), axis=1)
+    return named, labels if labels is None else pandas.Series(labels, name=columns.label)

@@ -219,7 +219,8 @@ class GAN:
 
         Of a conditional GAN, ``label`` is the name of a class, a list of some, or "each" for all:
         samples are shared out evenly, class after class. Without it labels are drawn by their share
-        in the data. ``return_labels`` gives (samples, names of their classes (n,)).
+        in the data. ``return_labels`` gives (samples, names of their classes (n,)), these as a
+        pandas Series with ``as_frame``.
 
         Raises ValueError for n or seed out of range, for an unknown label or a GAN without labels,
         for a generator whose output is not finite, and for images or data without columns where
@@ -240,8 +241,10 @@ class GAN:
                              "table, not for images, toy data or files of earlier versions; "
                              "leave them out")
         made = self.data_.to_samples(x, bounded)
-        made = data.frame(made, table) if table and as_frame else made
-        return (made, np.array(self.data_.classes)[own[0]]) if return_labels else made
+        labels = np.array(self.data_.classes)[own[0]] if return_labels else None
+        if table and as_frame:
+            made, labels = data.frame(made, table, labels)
+        return (made, labels) if return_labels else made
 
     def labels(self, n: int, seed: int = 0, label: Any = None, needed: bool = False
                ) -> list[np.ndarray]:
@@ -363,7 +366,8 @@ class GAN:
         known = _described(described, mean, scale, arrays.pop("data/classes", None),
                            arrays.pop("data/counts", None))
         if "data/low" in arrays:  # not of images, nor in earlier versions
-            known = replace(known, table=_columns_from_arrays(arrays, known.dim))
+            known = replace(known, table=_columns_from_arrays(arrays, known.dim,
+                                                              described.get("label")))
         if gan.conditional and not known.classes:
             raise ValueError("its labels are missing")
         needed = networks.weights(gan._config().resolved(known), known)
@@ -400,36 +404,20 @@ def _data_set(X: Any, y: Any, options: dict[str, Any]) -> data.DataSet:
         return data.points(X)
     categories: dict[int, Any] = {}
     if values.dtype.kind == "O":
-        values, categories = _numbers(values, _header(X))
+        values, categories = data.numbers_of(values, _header(X))
     if values.ndim == 1:
         raise data.DataError(f"points: expected shape (n, d), got {values.shape}; reshape(-1, 1) "
                              "makes points of one number each, reshape(1, -1) one point")
-    labels = None if y is None else data.labels_of(y, len(values), "y")
+    label = None if y is None else _label(y)
+    where = "y" if label is None else f"y: column {label!r:.40}"
+    labels = None if y is None else data.labels_of(y, len(values), where)
     if values.ndim > 2:
         return data.image_array(values, labels=labels)
-    return data.points(values, names=_header(X), categories=categories, labels=labels)
-
-
-def _numbers(objects: np.ndarray, names: list[Any] | None) -> tuple[np.ndarray, dict[int, Any]]:
-    """The numbers in an array of objects, as a table of several types makes one; its categories.
-
-    A column of text becomes the indices of its categories.
-    """
-    where, found, categories = "points", objects.copy(), {}
-    try:
-        for k, column in enumerate(objects.T if objects.ndim == 2 else []):
-            where = f"points: column {names[k] if names else k!r:.40}"
-            coded = all(isinstance(x, str) for x in column) and data.categories_of(column.tolist())
-            if coded:
-                categories[k], found[:, k] = coded
-            else:
-                column.astype(np.float64)
-        return found.astype(np.float64), categories
-    except TypeError as error:
-        raise TypeError(f"{where}: objects that are no numbers: {error}; leave out such columns, "
-                        "or encode them") from error
-    except ValueError as error:
-        raise data.DataError(f"{where}: {error}; leave out such columns, or encode them") from error
+    made = data.points(values, "points", _header(X), categories, labels, label)
+    for k, name in data.counting(values, _header(X)).items():
+        warnings.warn(f"points: column {k} (counted from 0), {name!r}, only counts the rows and is "
+                      "learned like any other; leave it out", stacklevel=4)
+    return made
 
 
 def _header(X: Any) -> list[Any] | None:
@@ -437,7 +425,17 @@ def _header(X: Any) -> list[Any] | None:
     names = list(getattr(X, "columns", []))
     if names == list(range(len(names))):
         return None
-    return [int(x) if isinstance(x, (int, np.integer)) else str(x) for x in names]
+    return [_name(x) for x in names]
+
+
+def _label(y: Any) -> int | str | None:
+    """The name of labels, if they are a column of a table."""
+    names = _header(y) or [getattr(y, "name", None)]
+    return None if names[0] is None else _name(names[0])
+
+
+def _name(x: Any) -> int | str:
+    return int(x) if isinstance(x, (int, np.integer)) else str(x)
 
 
 def _kind(given: data.DataSet) -> str:
@@ -508,6 +506,8 @@ def _columns_to_arrays(columns: data.Columns) -> dict[str, np.ndarray]:
               "data/high": columns.high}
     if columns.categories:
         arrays["data/categories"] = _json_array(list(columns.categories.items()))
+    if columns.label is not None:
+        arrays["data/label"] = _json_array(columns.label)
     return arrays
 
 
@@ -515,8 +515,12 @@ def _json_array(value: Any) -> np.ndarray:
     return np.frombuffer(json.dumps(value).encode(), np.uint8)
 
 
-def _columns_from_arrays(arrays: dict[str, np.ndarray], dim: int) -> data.Columns:
-    """Takes them out of a checkpoint's arrays. ValueError for impossible ones."""
+def _columns_from_arrays(arrays: dict[str, np.ndarray], dim: int, asked: str | None
+                         ) -> data.Columns:
+    """Takes them out of a checkpoint's arrays. ValueError for impossible ones.
+
+    Earlier versions kept of the column of labels only how it was ``asked`` for, by name or number.
+    """
     whole, low, high = (arrays.pop(f"data/{name}") for name in ("whole", "low", "high"))
     names = json.loads(arrays.pop("data/names").tobytes())
     text = json.loads(arrays.pop("data/categories", np.frombuffer(b"[]", np.uint8)).tobytes())
@@ -532,7 +536,13 @@ def _columns_from_arrays(arrays: dict[str, np.ndarray], dim: int) -> data.Column
     if names is not None and not (isinstance(names, list) and len(names) == count
                                   and all(type(name) in (int, str) for name in names)):
         raise ValueError("the names of its data's columns are not those of a table")
-    return data.Columns(None if names is None else tuple(names), whole, low, high, categories)
+    label = None if asked is None or asked.isdecimal() else asked
+    if "data/label" in arrays:
+        label = json.loads(arrays.pop("data/label").tobytes())
+        if type(label) not in (int, str):
+            raise ValueError("the name of its labels is not that of a column")
+    names = None if names is None else tuple(names)
+    return data.Columns(names, whole, low, high, categories, label)
 
 
 def _is_image(shape: Any, dim: int) -> bool:
