@@ -136,6 +136,60 @@ def test_processes_without_mpi4py_are_told_so(name, monkeypatch):
         distributed.world()
 
 
+STUCK = """
+import hashlib, os, signal, subprocess, sys, time
+from tinygan.app import process
+process.PATIENCE = 1
+take = {"heard": process.heard}.get(sys.argv[1], lambda: None)
+signal.signal(signal.SIGTERM, lambda *_: take())
+process.watch()
+print(os.getpid(), flush=True)
+if sys.argv[1] == "heard":
+    time.sleep(30)
+else:  # in C, where no handler of Python runs
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+def alive(pid):
+    """Whether there is such a process that has not ended, even if nobody has asked for its code."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return found.stdout.strip()[:1] not in ("", "Z")
+
+
+def gone(pids, within):
+    """Whether processes end within some seconds."""
+    deadline = time.perf_counter() + within
+    while any(map(alive, pids)) and time.perf_counter() < deadline:
+        time.sleep(0.1)
+    return not any(map(alive, pids))
+
+
+def test_a_watched_process_ends_if_a_signal_waits_or_its_parent_has_gone():
+    def started(*command):
+        path = os.pathsep.join(sys.path)
+        return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True,
+                                env=os.environ | {"PYTHONPATH": path})
+
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    stuck, heard, above = (started("-c", STUCK, "stuck"), started("-c", STUCK, "heard"),
+                           started("-c", parent, STUCK, "orphan"))
+    try:
+        _, _, orphan = pids = [int(process.stdout.readline()) for process in (stuck, heard, above)]
+        assert all(map(alive, pids))
+        for process in (stuck, heard):
+            process.terminate()
+        above.kill()
+        assert stuck.wait(20) == 128 + signal.SIGTERM and gone([orphan], 20)
+        time.sleep(1)
+        assert heard.poll() is None, "a signal that was heard ends nothing"
+    finally:
+        for process in (stuck, heard, above):
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
 def test_importing_the_package_does_not_load_mpi4py():
     code = "import sys, tinygan, tinygan.app.commands; print('mpi4py' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
@@ -373,6 +427,52 @@ def test_a_signal_saves_and_ends_all(number, target, tmp_path):
     before = GAN.load(tmp_path / "run" / "checkpoint.npz").run_.step
     assert before > 0
     assert tinygan(2, "train", "--resume", tmp_path / "run", "--steps", before + 1)[0] == 0
+
+
+def waited_for(folder, *arguments):
+    """The command line with a last rank that makes the others wait for ever."""
+    from tinygan import __main__
+    from tinygan.app import process
+
+    rank, agree, calls = world().Get_rank(), Ranks.agree, []
+
+    def late(self, *numbers):
+        calls.append(1)
+        if len(calls) == 12:
+            with open(os.path.join(folder, f"pids.{rank}"), "w") as file:
+                file.write(f"{os.getpid()} {os.getppid()}\n")
+            if rank == 2:
+                time.sleep(1000)
+        return agree(self, *numbers)
+
+    process.PATIENCE, Ranks.agree = 2, late
+    sys.argv = ["tinygan", *arguments]
+    sys.exit(__main__.main())
+
+
+@mpi
+@pytest.mark.parametrize("number, target", [
+    (signal.SIGKILL, "mpiexec"), (signal.SIGKILL, "parent"), (signal.SIGTERM, "rank")])
+def test_ranks_that_wait_for_ever_do_not_outlive_what_ends_them(number, target, tmp_path):
+    process = mpiexec(3, __file__, "waited_for", tmp_path, "train", "--steps", 10**6, "--width", 8,
+                      "--out", tmp_path / "run")
+    deadline, files = time.perf_counter() + LIMIT, []
+    while len(files) < 3 or not all(file.read_text().endswith("\n") for file in files):
+        assert time.perf_counter() < deadline
+        time.sleep(0.05)
+        files = sorted(tmp_path.glob("pids.*"))
+    ranks, parents = zip(*(map(int, file.read_text().split()) for file in files))
+    time.sleep(1)  # until they are in Allreduce
+    os.kill({"mpiexec": process.pid, "parent": parents[0], "rank": ranks[0]}[target], number)
+    try:
+        assert gone(ranks, 20)
+        if target == "rank":
+            assert process.wait(20) == 128 + number
+    finally:
+        for pid in filter(alive, [process.pid, *ranks]):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+    usable_or_absent(tmp_path / "run")
 
 
 def unlike(what):

@@ -40,7 +40,7 @@ def train(options: argparse.Namespace) -> int:
     check_seconds(options)
     chosen = {f.name: getattr(options, f.name) for f in fields(Config)}
     given = {name: value for name, value in chosen.items() if value is not None}
-    gan = GAN(**given, device=options.device, eager=options.eager, comm=distributed.world().comm)
+    gan = GAN(**given, device=options.device, eager=options.eager, comm=all_ranks())
     # Raises for unusable options, device and data, before anything else happens.
     gan.prepare(options.data or "ring", data_dir=options.data_dir, size=options.size,
                 channels=options.channels, columns=options.columns, label=options.label,
@@ -55,6 +55,17 @@ def train(options: argparse.Namespace) -> int:
         gan.restart()
     name = f"{gan.data_.name}-{gan.method}-{gan.seed}"
     return train_in(lambda: files.create(options.out, name), gan, speed, options)
+
+
+def all_ranks() -> Any:
+    """The communicator of the processes that were started together, None if there is only this one.
+
+    They are watched, so that none is left behind (``process.watch``).
+    """
+    comm = distributed.world().comm
+    if comm:
+        process.watch()
+    return comm
 
 
 def check_seconds(options: argparse.Namespace) -> None:
@@ -85,7 +96,7 @@ def resume(options: argparse.Namespace) -> int:
         raise CommandError(USAGE, f"going on from {path} would overwrite the checkpoint.npz "
                                   "beside it; copy it into another folder")
     gan = open_with_data(path, device=options.device, steps=options.steps, eager=options.eager,
-                         comm=distributed.world().comm)
+                         comm=all_ranks())
     if gan.run_.step >= gan.steps:
         raise CommandError(USAGE, f"{options.resume} has done its {gan.run_.step} steps; "
                                   "give a larger --steps")
@@ -221,6 +232,7 @@ def stopping(run: Run) -> Iterator[None]:
     caught: list[int] = []
 
     def stop(signum: int, frame: Any) -> None:
+        process.heard()
         if caught:
             os._exit(128 + signum)
         caught.append(signum)

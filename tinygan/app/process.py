@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import select
+import signal
 import sys
+import threading
+import time
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                     "OMP_NUM_THREADS")
+PATIENCE = 60  # seconds that a signal may wait for the main thread of a rank
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
@@ -52,6 +58,41 @@ def rank() -> int:
     """The number of this process among those that ``mpiexec`` or the like started together."""
     found = (os.environ.get(name, "") for name in RANK_VARIABLES)
     return next((int(value) for value in found if value.isdecimal()), 0)
+
+
+_signals: list[int] = []  # a pipe: those that came and were not heard
+
+
+def watch() -> None:
+    """From now on end this process when its parent has gone, or a signal waits for ``PATIENCE``.
+
+    For ranks: Python calls a handler only between two of its own instructions, so never while the
+    main thread waits in MPI for ranks that are no more. The system writes a byte for each signal
+    all the same, and ``heard`` takes it away. Call it in the main thread, once. Does nothing
+    outside POSIX.
+    """
+    if os.name != "posix":
+        return
+    _signals[:] = os.pipe()
+    for end in _signals:
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(_signals[1], warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    waiting = 0
+    while os.getppid() == parent and waiting < PATIENCE:
+        time.sleep(1)
+        waiting = waiting + 1 if select.select(_signals[:1], [], [], 0)[0] else 0
+    os._exit(128 + signal.SIGTERM)
+
+
+def heard() -> None:
+    """To be called by handlers of signals: this one does not wait any longer."""
+    with contextlib.suppress(BlockingIOError):
+        for arrived in _signals[:1]:
+            os.read(arrived, 4096)
 
 
 def blas() -> list[str]:
