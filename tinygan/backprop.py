@@ -54,11 +54,25 @@ def grad(output: Tensor, inputs: Sequence[Tensor], create_graph: bool = False,
             if primitive.broadcasts and contribution.shape != x._data.shape:
                 contribution = ops.sum_to(contribution, x._data.shape)
             known = cotangents.get(x)
-            cotangents[x] = contribution if known is None else known + contribution
+            total = contribution if known is None else known + contribution
+            cotangents[x] = total if create_graph else laid_out(total, x._data)
     if not allow_unreached and not any(x in cotangents for x in inputs):
         raise ValueError("grad: the output does not depend on any of the inputs; "
                          "allow_unreached=True gives zeros")
     return finish(inputs, cotangents, create_graph, cotangent)
+
+
+def laid_out(g: Any, x: Any) -> Any:
+    """A cotangent in the memory order of its Tensor, on the host.
+
+    In which order NumPy adds up, and rounds, follows the order in memory. That of a product depends
+    on more than its factors: NumPy writes a large one over a factor that nobody else holds, as a
+    rule's intermediate results are. While a program is recorded, the program holds them all.
+    """
+    if g.strides == x.strides or g.base is not None or backend.on_gpu(g):
+        return g
+    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    return g.transpose(order).copy().transpose([order.index(axis) for axis in range(x.ndim)])
 
 
 def seed(output: Tensor, create_graph: bool, cotangent: Any) -> Operand:

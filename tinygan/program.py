@@ -253,14 +253,14 @@ class Tracer:
                              "return from the step what it was read off, and split by slices")
         result = np.asarray(result) if isinstance(result, np.generic) else result
         if function in CREATORS and not find((args[1:], kwargs), Traced):  # a constant
-            function, args, kwargs = method, (result.copy(), "copy"), {}
+            function, args, kwargs = method, (result.copy("K"), "copy", "K"), {}
         sources = find((args, kwargs), Traced)
         shared = [overlap(source.value, result) for source in sources]
         if sources and all(shared):  # a view
             view = self.stand_in(result, sources[0].node.root)
             return self.note(function, args, kwargs, view, None)
         # What shares memory with some of its sources is a view whose place depends on values.
-        new = self.stand_in(result.copy() if any(shared) else result)
+        new = self.stand_in(result.copy("K") if any(shared) else result)
         return self.note(function, args, kwargs, new, new.node)
 
     def note(self, function, args, kwargs, answer, written: Node | None, effect=False):
@@ -405,7 +405,7 @@ def compiled(tracer: Tracer, results) -> Callable:
             step()
         for tensor in changed:
             tensor.touch()
-        return replace(results, Node, lambda node: node.array.copy())  # is written to again
+        return replace(results, Node, lambda node: node.array.copy("K"))  # is written to again
 
     return replay
 
@@ -629,7 +629,7 @@ class Program:
         else:
             compare(entry.signature, signature, [call.place for call in tracer.calls] + [place()])
             entry.replay, entry.signature = compiled(tracer, nodes), []
-        return replace(results, Traced, lambda traced: traced.value.copy())
+        return replace(results, Traced, lambda traced: traced.value.copy("K"))
 
     def checked(self, entry: Entry, arguments: Sequence):
         """Replay, go back, run the plain step, and compare everything."""
