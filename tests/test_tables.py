@@ -18,7 +18,7 @@ from tinygan.app import page
 from tinygan.app.cli import main
 from tinygan.data import DataError
 from tinygan.testing import assert_gradients
-from tinygan.training import METHODS, checkpoint, evaluation, networks
+from tinygan.training import METHODS, checkpoint, evaluation, networks, samples
 
 SMALL = dict(steps=2, batch=8, width=8, depth=1, n_critic=1)
 RNG = np.random.default_rng(0)
@@ -709,8 +709,28 @@ def test_a_score_needs_the_categories_of_the_fit(tmp_path):
     rows = mixed(60)
     gan = GAN(**SMALL).fit(mixed_file(tmp_path / "t.csv", rows))
     others = [[x, kind, count, {"y": "yes", "n": "no"}[flag]] for x, kind, count, flag in rows]
-    with pytest.raises(ValueError, match="other categories than the data of the fit"):
+    with pytest.raises(ValueError, match="categories than the data of the fit: column 3 .*'no'"):
         gan.score(mixed_file(tmp_path / "u.csv", others))
+    numbers = [[x, kind, count, count % 2] for x, kind, count, flag in rows]
+    with pytest.raises(ValueError, match="than the data of the fit: column 3 .* holds numbers"):
+        gan.score(mixed_file(tmp_path / "u.csv", numbers))
+    with pytest.raises(ValueError, match="X has 3 features, but GAN is expecting 4 features"):
+        gan.score(mixed_file(tmp_path / "u.csv", [row[:3] for row in rows], ("x", "kind", "count")))
+
+
+def test_a_score_does_not_need_all_categories_of_the_fit(tmp_path):
+    rows = mixed(200)
+    gan = GAN(**SMALL).fit(mixed_file(tmp_path / "t.csv", rows))
+    few = [row for row in rows if row[1] in WORDS[:2] and row[3] == "n"]
+    held = data.load(mixed_file(tmp_path / "u.csv", few))
+    assert held.dim == 1 + 2 + 1 + 1
+    points = gan.data_.table.points(np.array(few, object))
+    recoded = gan.data_.table.recoded(held.to_data_units(held.at(np.arange(len(few)))), held.table)
+    np.testing.assert_allclose(recoded, points, atol=1e-6)
+    expected = metrics.sliced_wasserstein(
+        gan.data_.to_network_units(points), samples.sample(gan.run_.game, samples.SCORED),
+        np.random.default_rng(0), 64)
+    assert gan.score(str(tmp_path / "u.csv")) == pytest.approx(-expected, rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------ evaluation

@@ -52,6 +52,22 @@ class Columns:
             codes[:, k] = [places[word] for word in rows[:, k]]
         return self.encoded(codes.astype(np.float64))
 
+    def recoded(self, points: np.ndarray, other: Columns) -> np.ndarray:
+        """Points (n, dim) of these columns, from those of ``other`` ones that have less categories.
+
+        ValueError if they have one that is none of these, or numbers in the place of text.
+        """
+        parts = []
+        for k, block in enumerate(other.blocks):
+            own, words = self.categories.get(k), other.categories.get(k)
+            unknown = [repr(word)[:40] for word in words or () if word not in (own or ())]
+            if unknown or own and words is None:
+                raise ValueError("X has other categories than the data of the fit: column "
+                                 f"{k} (counted from 0) holds {(unknown or ['numbers'])[0]}")
+            parts.append(points[:, block] if own is None else
+                         points[:, block] @ (np.array(words)[:, None] == np.array(own)))
+        return np.concatenate(parts, axis=1)
+
     def rows(self, points: np.ndarray, bounded: bool = False) -> np.ndarray:
         """Rows (n, columns) of generated points (n, dim), of objects if there is text.
 

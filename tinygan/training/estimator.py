@@ -162,15 +162,17 @@ class GAN:
         In the networks' units (columns divided by the training data's standard deviations), of
         2,500 samples, always the same. X is like that of ``fit``; ``y`` is not used: the labels of
         samples are drawn by their share in the training data.
-        Raises ValueError for data of another shape, or of other column names.
+        Raises ValueError for data of another shape, of other column names or categories.
         """
         game = self._fitted().game
         _without(y, "score", self.conditional)
         self._check_names(_column_names(X))
         given = _data_set(X, None, self.images_)
-        if given.dim != game.data.dim:
-            raise ValueError(f"X has {given.dim} features, but {type(self).__name__} is expecting "
-                             f"{game.data.dim} features as input")
+        own = game.data.table if given.table else None
+        sizes = [len(d.table.whole) if own and d.table else d.dim for d in (given, game.data)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"X has {sizes[0]} features, but {type(self).__name__} is expecting "
+                             f"{sizes[1]} features as input")
         if given.shape != game.data.shape:
             raise ValueError(f"X holds {_kind(given)}, but this GAN was trained on "
                              f"{_kind(game.data)}")
@@ -179,10 +181,10 @@ class GAN:
             x = given.draw(rng, n)
         else:
             x = given.at(np.unique(np.concatenate(list(given.split.values()))))
-        own = game.data.table
-        if given.table and own and given.table.categories != own.categories:
-            raise ValueError("X has other categories than the data of the fit")
-        x = game.data.to_network_units(given.to_data_units(x))
+        x = given.to_data_units(x)
+        if given.table and own:
+            x = own.recoded(x, given.table)
+        x = game.data.to_network_units(x)
         return -float(metrics.sliced_wasserstein(x, samples.sample(game, n), rng, 64))
 
     def _check_names(self, names: Any) -> None:
