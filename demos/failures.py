@@ -82,6 +82,8 @@ def failure(**words):
 
 def new(method, seed, device, steps, data=RING, kind=Game, changes={}, **settings):
     """A small game of the package: ``settings`` of the run, ``changes`` to the method."""
+    if method == "wgan-gp":  # the paper's critic steps, and the memories of its code
+        settings, changes = {"n_critic": 5} | settings, {"betas": (0.5, 0.9)} | changes
     config = Config(method, seed=seed, steps=steps, **{"width": WIDTH} | settings).resolved(data)
     return kind(config, replace(METHODS[method], **changes), data, device)
 

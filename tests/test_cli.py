@@ -376,8 +376,9 @@ def test_help_names_every_method_data_set_and_default(capsys):
     assert all(name in text for name in (*methods.METHODS, *tg.data.TOYS))
     assert all(name in text for name in tg.data.IMAGES)
     full = methods.Config().resolved()
-    options = {"steps": "generator steps in total", "batch": "examples per step",
-               "depth": "hidden layers of an mlp"}
+    options = {"batch": "examples per step", "depth": "hidden layers of an mlp"}
+    other = methods.Config("gan").resolved().steps
+    assert f"steps in total (default: {full.steps} of wgan-gp on points, else {other})" in text
     for name, words in options.items():
         assert f"{words} (default: {getattr(full, name)})" in text
     image = methods.Config().resolved(tg.data.image_array(np.zeros((2, 8, 8))))

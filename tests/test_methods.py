@@ -1,6 +1,7 @@
 """The methods as they are trained, each against a closed form or its definition written out."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,10 +116,12 @@ def test_r1_is_taken_at_data_and_r2_at_fakes():
 
 def test_the_settings_of_the_papers_are_those_of_the_table():
     """Adam's memories and what has no option, as docs/methods.md gives them."""
-    betas = {"sngan": (0.0, 0.9), "wgan": None, "wgan-gp": (0.5, 0.9), "r3gan": (0.5, 0.99),
+    betas = {"sngan": (0.0, 0.9), "wgan": None, "wgan-gp": (0.0, 0.99), "r3gan": (0.5, 0.99),
              "vae": (0.9, 0.999), "mixture": (0.9, 0.999)}
     assert {name: m.betas for name, m in METHODS.items()} == {
         name: betas.get(name, (0.5, 0.999)) for name in METHODS}
+    image = replace(METHODS["wgan-gp"], **METHODS["wgan-gp"].images)
+    assert (image.betas, image.n_critic, image.steps) == ((0.5, 0.9), 5, 5000)
     assert METHODS["noise"].noise == 0.2 and METHODS["path-length"].path_length == 0.01
     assert Config("mixture").resolved().width == 50
     assert run_of("vae").game.generator.log_sigma.data == [-2]

@@ -362,6 +362,7 @@ def test_settings_left_out_are_the_methods_own(method):
     config, own = Config(method=method).resolved(), METHODS[method]
     n_critic = None if "n_critic" in own.without else own.n_critic
     assert (config.lr, config.n_critic, config.penalty) == (own.lr, n_critic, own.penalty)
+    assert config.steps == own.steps
     assert Config(method=method, lr=0.5).resolved().lr == 0.5
 
 
@@ -488,6 +489,30 @@ def test_a_loaded_gan_samples_the_same_without_its_data(fitted, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
     gan.save(tmp_path / "again.npz")
     assert checkpoint.load(tmp_path / "again.npz")[0] == checkpoint.load(tmp_path / "gan.npz")[0]
+
+
+@pytest.mark.parametrize("method, earlier", [
+    ("wgan-gp", (0.5, 0.9)), ("r3gan", (0.5, 0.99)), ("wgan", None)])
+def test_a_run_goes_on_with_the_memories_of_adam_it_was_made_with(method, earlier, tmp_path):
+    def memories(gan):
+        return {getattr(own, "betas", None) for own in gan.run_.game.optimizers.values()}
+
+    gan = GAN(method, **SMALL)
+    gan.prepare("ring")
+    gan.save(tmp_path / "gan.npz")
+    assert memories(GAN.load(tmp_path / "gan.npz")) == {METHODS[method].betas}
+    header, arrays = checkpoint.load(tmp_path / "gan.npz")
+    assert header.pop("betas") == (earlier and list(METHODS[method].betas))
+    checkpoint.save(tmp_path / "earlier.npz", header, arrays)  # as one of before they were written
+    again = GAN.load(tmp_path / "earlier.npz")
+    assert memories(again) == {earlier}
+    again.save(tmp_path / "again.npz")
+    assert memories(GAN.load(tmp_path / "again.npz")) == {earlier}
+    for betas in ([0.5], [0.5, 1.0], "no", 3, {"a": 1}):
+        checkpoint.save(tmp_path / "forged.npz", header | {"betas": betas}, arrays)
+        if method != "wgan":
+            with pytest.raises(CheckpointError):
+                GAN.load(tmp_path / "forged.npz")
 
 
 def test_continuing_needs_the_same_data(points, tmp_path):

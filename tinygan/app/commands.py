@@ -97,7 +97,7 @@ def resume(options: argparse.Namespace) -> int:
                                   "beside it; copy it into another folder")
     gan = open_with_data(path, device=options.device, steps=options.steps, eager=options.eager,
                          comm=all_ranks())
-    if gan.run_.step >= gan.steps:
+    if gan.run_.step >= gan.run_.config.steps:
         raise CommandError(USAGE, f"{options.resume} has done its {gan.run_.step} steps; "
                                   "give a larger --steps")
     return train_in(lambda: folder, gan, tune(gan), options)

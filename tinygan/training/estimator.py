@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import __version__, backend, data, metrics
 from ..layers import Module
+from ..optim import Adam
 from ..tensor import typed
 from . import checkpoint, methods, networks, samples
 from .distributed import Ranks
@@ -44,7 +45,7 @@ class GAN:
     ``clone``, ``Pipeline``, ``GridSearchCV`` and the like take a GAN (docs/gan.md).
     """
 
-    def __init__(self, method: str = "wgan-gp", *, net: str = "mlp", steps: int = Config.steps,
+    def __init__(self, method: str = "wgan-gp", *, net: str = "mlp", steps: int | None = None,
                  batch: int = Config.batch, accumulate: int | None = None, width: int | None = None,
                  depth: int | None = None, latent: int | None = None, lr: float | None = None,
                  n_critic: int | None = None, penalty: float | None = None, seed: int = 0,
@@ -332,6 +333,7 @@ class GAN:
         described = {"name": self.data_.name, "dim": self.data_.dim, "shape": self.data_.shape,
                      "source": self.source_, **self.images_}
         header = {"tinygan": __version__, "config": asdict(self.run_.config), "values": values,
+                  "betas": getattr(self.run_.game.optimizers["generator"], "betas", None),
                   "data": described}
         checkpoint.save(path, header, arrays)
 
@@ -386,6 +388,12 @@ class GAN:
         if gan.conditional and not (found.classes == known.classes
                                     and np.array_equal(found.counts, known.counts)):
             raise kind(f"{given}: not the labels that this GAN was trained on")
+        # Earlier versions did not write Adam's memories: only those of wgan-gp have changed since.
+        betas = header.get("betas", [0.5, 0.9] if gan.method == "wgan-gp" else None)
+        for optimizer in run.game.optimizers.values():
+            if betas and isinstance(optimizer, Adam):
+                b1, b2 = betas
+                optimizer.betas = Adam(optimizer.parameters, betas=(b1, b2)).betas  # checked
         run.load_state_dict(arrays, header["values"])
         return gan
 

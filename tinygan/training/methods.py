@@ -29,6 +29,7 @@ class Method:
     paired: bool = False  # ... or of (fake, real scores)
     betas: tuple[float, float] | None = (0.5, 0.999)  # of Adam (Radford et al. 2016); None: RMSprop
     n_critic: int = 1  # critic steps per generator step
+    steps: int = 5000  # of the generator
     penalty: float | None = None  # weight of ``penalize``
     penalize: Callable[..., Any] = losses.gradient_penalty  # (critic, real, fake, rng=rng)
     clip: float | None = None  # limit of the critic's weights
@@ -137,9 +138,10 @@ METHODS = {
         generator_loss=losses.wasserstein_generator,
         penalty=0.1,  # as in the authors' code for toy data; 10 in the paper
         lr=4e-3,
-        betas=(0.5, 0.9),
-        n_critic=5,
-        images={"lr": 1e-3, "penalty": 10.0},
+        betas=(0.0, 0.99),
+        n_critic=2,  # 5 in the paper
+        steps=15000,
+        images={"lr": 1e-3, "penalty": 10.0, "betas": (0.5, 0.9), "n_critic": 5, "steps": 5000},
     ),
     "r1": Method(
         title="R1 regularization (Mescheder et al. 2018)",
@@ -215,7 +217,7 @@ class Config:
 
     method: str = "wgan-gp"
     net: str = "mlp"
-    steps: int = 5000
+    steps: Any = None
     batch: int = 64
     accumulate: int = 1
     width: Any = None
@@ -256,7 +258,8 @@ class Config:
         width = WIDTHS[self.net]
         if self.net == "mlp" and data is not None and data.shape is not None:
             width *= 4
-        own = {"lr": method.lr, "n_critic": method.n_critic, "penalty": method.penalty, "depth": 3,
+        own = {"lr": method.lr, "n_critic": method.n_critic, "penalty": method.penalty,
+               "steps": method.steps, "depth": 3,
                "latent": 2 if data is None else min(max(2, data.dim), 100),
                "width": method.width or width}
         chosen = {name: value for name in own if (value := getattr(self, name)) is not None}
