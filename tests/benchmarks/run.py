@@ -3,6 +3,7 @@
 Run it with a Python that has the peers installed (torch and jax, both optional):
 
     python tests/benchmarks/run.py            # the table of steps, on 2 threads and 1; ten minutes
+    python tests/benchmarks/run.py --busy 1   # the same beside a process that never rests
     python tests/benchmarks/run.py --only W2 --peers "tinygan eager,PyTorch eager" --rounds 10
     python tests/benchmarks/run.py --peers "tinygan eager,tinygan eager@../before"  # other checkout
     python tests/benchmarks/run.py --scaling --plot docs/images/scaling.png  # by width and batch
@@ -164,7 +165,6 @@ def scaling(args: argparse.Namespace, names: list[str]) -> None:
     """Print the time of a critic step by width and batch; draw it if a file is named."""
     cells: dict[tuple[str, int, int, int], float] = {}
     columns = list(product(names, args.threads))
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
     print(f"{machine()}\nms per critic step, minimum; {args.busy} busy process(es) beside it\n")
     print("| width | batch | " + " | ".join(f"{n}, {t} thr" for n, t in columns) + " |")
     print("|---" * (2 + len(columns)) + "|")
@@ -175,8 +175,6 @@ def scaling(args: argparse.Namespace, names: list[str]) -> None:
                 cells[name, threads, width, batch] = low * 1e3
         row = [f"{cells.get((n, t, width, batch), math.nan):.3g}" for n, t in columns]
         print(f"| {width} | {batch} | " + " | ".join(row) + " |", flush=True)
-    for process in busy:
-        process.kill()
     if args.plot:
         plot(cells, names, args)
 
@@ -314,15 +312,20 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true",
                         help="a critic step by width and batch instead")
     parser.add_argument("--plot", metavar="FILE", help="draw the scaling into a file")
-    parser.add_argument("--busy", type=int, default=0, help="busy processes beside the scaling")
+    parser.add_argument("--busy", type=int, default=0, help="busy processes beside it")
     args = parser.parse_args()
     names = available(args.peers.split(","))
-    if args.start:
-        start(names)
-    elif args.scaling:
-        scaling(args, names)
-    else:
-        steps(args, names)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
+    try:
+        if args.start:
+            start(names)
+        elif args.scaling:
+            scaling(args, names)
+        else:
+            steps(args, names)
+    finally:
+        for process in busy:
+            process.kill()
 
 
 if __name__ == "__main__":
