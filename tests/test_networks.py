@@ -134,10 +134,12 @@ def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
 def test_images_have_settings_of_their_own(method):
     points, pictures = METHODS[method], images()
     game = run_of(method, net="mlp", width=8).game
-    used = {"lr": game.config.lr, "penalty": game.config.penalty,
-            "clip": game.clip and game.clip.limit}
-    own = {"lr": points.lr, "penalty": points.penalty, "clip": points.clip}
-    assert used == own | dict(points.images)
+    chosen = Config(method).resolved(pictures)
+    used = {"lr": game.config.lr, "penalty": game.config.penalty, "n_critic": chosen.n_critic,
+            "steps": chosen.steps, "clip": game.clip and game.clip.limit,
+            "betas": getattr(game.optimizers["generator"], "betas", None)}
+    own = {name: getattr(points, name) for name in used if name not in points.without}
+    assert used == {"n_critic": None} | own | dict(points.images)
     assert run_of(method, net="mlp", width=8, lr=0.5).config.lr == 0.5
     assert points.of(data.ring()) == points != points.of(pictures) or not points.images
 
