@@ -233,6 +233,16 @@ def test_the_order_in_memory_does_not_depend_on_who_holds_an_array(name):
             assert np.array_equal(replayed, plain)
 
 
+def test_results_lie_in_memory_as_those_of_the_plain_step():
+    def step(x):
+        return np.exp(x.transpose(0, 2, 1))
+
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(F32)
+    program = Program(step, state=[])
+    for _ in range(3):
+        assert np.array_equal(program(x), step(x)) and program(x).strides == step(x).strides
+
+
 def test_check_compares_every_replay_with_the_plain_step():
     player = Player("wgan-gp", "adam", "norm dropout", F32, False)
     program = Program(player.critic_step, player.state, check=True)

@@ -253,7 +253,7 @@ class Tracer:
                              "return from the step what it was read off, and split by slices")
         result = np.asarray(result) if isinstance(result, np.generic) else result
         if function in CREATORS and not find((args[1:], kwargs), Traced):  # a constant
-            function, args, kwargs = method, (result.copy("K"), "copy", "K"), {}
+            function, args, kwargs = method, (result.copy(), "copy"), {}
         sources = find((args, kwargs), Traced)
         shared = [overlap(source.value, result) for source in sources]
         if sources and all(shared):  # a view

@@ -43,7 +43,6 @@ def recorded(work: Any, unit: str) -> list[tuple[Any, Any]]:
     for seed in range(2):
         peer.run(unit, work.inputs(unit, seed))
     program.bind = bind
-    recorded.owner = peer  # type: ignore[attr-defined]  # its memory is what the calls work on
     return pairs
 
 
