@@ -375,14 +375,12 @@ def test_help_names_every_method_data_set_and_default(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert all(name in text for name in (*methods.METHODS, *tg.data.TOYS))
     assert all(name in text for name in tg.data.IMAGES)
-    full = methods.Config().resolved()
-    options = {"batch": "examples per step", "depth": "hidden layers of an mlp"}
-    other = methods.Config("gan").resolved().steps
-    assert f"steps in total (default: {full.steps} of wgan-gp on points, else {other})" in text
-    for name, words in options.items():
-        assert f"{words} (default: {getattr(full, name)})" in text
-    image = methods.Config().resolved(tg.data.image_array(np.zeros((2, 8, 8))))
-    assert f"hidden layer (default: {full.width}, for images {image.width})" in text
+    full, other = methods.Config().resolved(), methods.Config("gan").resolved()
+    for name, words in {"steps": "generator steps in total", "width": "units of a hidden layer",
+                        "depth": "hidden layers of an mlp"}.items():
+        own, others = getattr(full, name), getattr(other, name)
+        assert f"{words} (default: {own} of wgan-gp on points, else {others})" in text
+    assert f"examples per step (default: {full.batch})" in text
     assert f"conv net's image ({methods.WIDTHS['conv']})" in text
 
 

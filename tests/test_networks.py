@@ -15,6 +15,7 @@ from tinygan.program import Program
 from tinygan.tensor import Tensor
 from tinygan.training import COLUMNS, METHODS, Config, Game, Run, networks, new_game, samples
 from tinygan.training import run as runs
+from tinygan.training.methods import WIDTHS
 from strict import StrictArray
 
 SMALL = dict(net="conv", steps=4, batch=4, width=2, latent=3, n_critic=2)
@@ -122,10 +123,10 @@ def test_weights_start_as_their_papers_say(method, expected):
 
 @pytest.mark.parametrize("shape, expected", [
     ((1, 8, 8), 64), ((1, 28, 28), 100), ((3, 64, 64), 100)])
-def test_an_mlp_for_images_ends_in_a_tanh_and_is_wider(shape, expected):
+def test_an_mlp_for_images_ends_in_a_tanh(shape, expected):
     run = run_of("wgan-gp", images(*shape), net="mlp", width=None, latent=None)
     config = run.game.config
-    assert (config.width, config.depth, config.latent) == (512, 3, expected)
+    assert (config.width, config.depth, config.latent) == (128, 3, expected)
     x = run.game.generator(run.game.latents() * 50).data  # far out: a missing tanh would show
     assert x.shape == (4, math.prod(shape)) and 0.5 < np.abs(x).max() <= 1
 
@@ -136,10 +137,12 @@ def test_images_have_settings_of_their_own(method):
     game = run_of(method, net="mlp", width=8).game
     chosen = Config(method).resolved(pictures)
     used = {"lr": game.config.lr, "penalty": game.config.penalty, "n_critic": chosen.n_critic,
-            "steps": chosen.steps, "clip": game.clip and game.clip.limit,
+            "steps": chosen.steps, "depth": chosen.depth, "width": chosen.width,
+            "clip": game.clip and game.clip.limit,
             "betas": getattr(game.optimizers["generator"], "betas", None)}
     own = {name: getattr(points, name) for name in used if name not in points.without}
-    assert used == {"n_critic": None} | own | dict(points.images)
+    expected = {"n_critic": None, "depth": None} | own | dict(points.images)
+    assert used == expected | {"width": expected["width"] or WIDTHS["mlp"]}
     assert run_of(method, net="mlp", width=8, lr=0.5).config.lr == 0.5
     assert points.of(data.ring()) == points != points.of(pictures) or not points.images
 

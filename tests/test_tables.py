@@ -736,8 +736,12 @@ def test_a_score_does_not_need_all_categories_of_the_fit(tmp_path):
 # ------------------------------------------------------------------------------------ evaluation
 
 
-@pytest.mark.parametrize("rows, chosen", [(499, False), (500, True)])
-def test_few_validation_points_choose_no_state(tmp_path, monkeypatch, capsys, rows, chosen):
+@pytest.mark.parametrize("rows, real, step", [
+    (499, 0.02, 4),  # too few to choose: the last
+    (500, 0.02, 2),  # the nearest
+    (500, 0.1, 2), (500, 0.25, 4),  # the last of those that are as near as real data
+    (500, 0.15, 2), (500, 9.0, 4)])
+def test_the_best_state_is_chosen_by_validation(tmp_path, monkeypatch, capsys, rows, real, step):
     monkeypatch.setattr(evaluation, "HALVES", 2)
     monkeypatch.setattr("tinygan.app.report.write_pictures", lambda *arguments: None)
     monkeypatch.chdir(tmp_path)
@@ -747,12 +751,13 @@ def test_few_validation_points_choose_no_state(tmp_path, monkeypatch, capsys, ro
         **true_score(*arguments), "sliced_wasserstein": next(scores)})
     write("t.csv", ["a", "b"], RNG.normal(size=(rows, 2)))
     monkeypatch.setattr("tinygan.app.commands.yardstick", lambda data: {
-        "sliced_wasserstein": (0.01, 0.02)})
+        "sliced_wasserstein": (0.01, real)})
     assert main(["train", "t.csv", "--steps", "4", "--width", "8", "--out", "run"]) == 0
-    assert GAN.load("run/best.npz").run_.step == (2 if chosen else 4)
-    said = "The samples were closer to the data before" in open("run/report.html").read()
+    assert GAN.load("run/best.npz").run_.step == step
+    said = "closer to the data before: 0.1 at step 2" in open("run/report.html").read()
+    assert said == (step == 2)
     assert main(["evaluate", "run"]) == 0
-    assert ("chosen by validation" in capsys.readouterr().out) == chosen == said
+    assert ("chosen by validation" in capsys.readouterr().out) == (rows == 500)
 
 
 def test_marginals_are_the_distance_of_every_column_alone():

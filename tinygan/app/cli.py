@@ -73,15 +73,15 @@ TRAIN = [
     _option("--method", metavar="NAME",
             help="wgan-gp (the default), gan, minimax, lsgan, hinge, sngan, noise, wgan, r1, "
                  "r3gan, path-length, vae, vae-gan or mixture (see tinygan methods)"),
-    _number("--steps", "N", "generator steps in total (default: 15000 of wgan-gp on points, "
+    _number("--steps", "N", "generator steps in total (default: 30000 of wgan-gp on points, "
                             "else 5000)"),
     _number("--seconds", "T", "instead of --steps: as many steps as fit into this time", float),
     _number("--batch", "N", "examples per step (default: 64)"),
     _number("--accumulate", "K", "add up the gradients of K batches before each step: K times the "
                                  "batch in the same memory"),
-    _number("--width", "N", "units of a hidden layer (default: 128, for images 512), channels "
-                            "beside a conv net's image (64), Gaussians of a mixture (50)"),
-    _number("--depth", "N", "hidden layers of an mlp (default: 3)"),
+    _number("--width", "N", "units of a hidden layer (default: 64 of wgan-gp on points, else 128), "
+                            "channels beside a conv net's image (32), Gaussians of a mixture (50)"),
+    _number("--depth", "N", "hidden layers of an mlp (default: 5 of wgan-gp on points, else 3)"),
     _number("--latent", "N", "dimension of z (default: that of the data, from 2 to 100)"),
     _number("--lr", "X", "learning rate at the start, falling to 0 (default: the method's)", float),
     _number("--n-critic", "N", "critic steps per generator step (default: the method's)"),

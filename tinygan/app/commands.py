@@ -9,7 +9,7 @@ import shlex
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def train_in(place: Callable[[], Path], gan: GAN, speed: str, options: argparse.
                     at_end.enter_context(live.watched(folder, options.show))
                 try:
                     ideal = yardstick(gan.data_)
-                    play(gan, folder, LIVE_EVERY if options.live else SAVE_EVERY)
+                    play(gan, folder, ideal, LIVE_EVERY if options.live else SAVE_EVERY)
                     report.write_pictures(gan, folder, ideal)
                     reason = signal.Signals(run.stop).name if run.stop else "done"
                     report.try_report(gan, folder, files.ended(gan, about, reason), ideal)
@@ -191,15 +191,18 @@ def follow(run: Run) -> int:
     return 128 + run.stop if run.stop else 0
 
 
-def play(gan: GAN, folder: Path, save_every: float) -> None:
-    """Play to the end or to a signal, with a log, progress and checkpoints."""
+def play(gan: GAN, folder: Path, ideal: Mapping[str, Any], save_every: float) -> None:
+    """Play to the end or to a signal, with a log, progress and checkpoints.
+
+    ideal: the yardstick, by which the best state is told.
+    """
     run, saved = gan.run_, time.perf_counter()
     with Progress(run) as progress, open(folder / "log.csv", "a", newline="") as file:
         for row in run.train():
             file.write(files.log_lines([[row[name] for name in run.names]]))
             file.flush()
             progress.show(row)
-            if row["sliced_wasserstein"] <= run.best():
+            if row["sliced_wasserstein"] <= run.best(ideal["sliced_wasserstein"][1]):
                 files.save(gan, folder, "best.npz")
             if time.perf_counter() - saved > save_every and not run.stop:
                 files.save(gan, folder)

@@ -37,6 +37,7 @@ class Method:
     noise: float = 0.0  # standard deviation, at the start, of noise on all that the critic sees
     path_length: float = 0.0  # weight of the generator's path length penalty
     width: int | None = None  # where it is not that of the network
+    depth: int = 3  # hidden layers of the perceptrons
     game: type[Game] = Game  # the iteration
     without: tuple[str, ...] = ()  # the settings that the method does not have
     images: Mapping[str, Any] = field(default_factory=dict)  # what differs for images
@@ -136,12 +137,15 @@ METHODS = {
         formula="D: D(G(z)) - D(x) + w (|grad D| - 1)^2 between x and G(z)   G: -D(G(z))",
         critic_loss=losses.wasserstein_critic,
         generator_loss=losses.wasserstein_generator,
-        penalty=0.1,  # as in the authors' code for toy data; 10 in the paper
-        lr=4e-3,
+        penalty=0.2,  # 0.1 in the authors' code for toy data; 10 in the paper
+        lr=3e-3,
         betas=(0.0, 0.99),
         n_critic=2,  # 5 in the paper
-        steps=15000,
-        images={"lr": 1e-3, "penalty": 10.0, "betas": (0.5, 0.9), "n_critic": 5, "steps": 5000},
+        width=64,
+        depth=5,
+        steps=30000,
+        images={"lr": 1e-3, "penalty": 10.0, "betas": (0.5, 0.9), "n_critic": 5, "width": None,
+                "depth": 3, "steps": 5000},
     ),
     "r1": Method(
         title="R1 regularization (Mescheder et al. 2018)",
@@ -200,7 +204,7 @@ METHODS = {
         without=("n_critic", "depth", "latent", "net", "conditional"),
     ),
 }
-WIDTHS = {"mlp": 128, "conv": 64}  # units of a layer; channels of the layer next to the image
+WIDTHS = {"mlp": 128, "conv": 32}  # units of a layer; channels of the layer next to the image
 WHOLE = {  # settings that are whole numbers, with the least and the largest allowed
     "steps": (1, 2**62), "batch": (1, 2**31), "accumulate": (1, 2**31), "width": (1, 2**31),
     "depth": (0, 1000), "latent": (1, 2**31), "n_critic": (1, 2**31), "seed": (0, math.inf)}
@@ -255,13 +259,10 @@ class Config:
         if self.net == "conv":
             self._check_conv(method, data)
             without += ("depth",)
-        width = WIDTHS[self.net]
-        if self.net == "mlp" and data is not None and data.shape is not None:
-            width *= 4
         own = {"lr": method.lr, "n_critic": method.n_critic, "penalty": method.penalty,
-               "steps": method.steps, "depth": 3,
+               "steps": method.steps, "depth": method.depth,
                "latent": 2 if data is None else min(max(2, data.dim), 100),
-               "width": method.width or width}
+               "width": method.width or WIDTHS[self.net]}
         chosen = {name: value for name in own if (value := getattr(self, name)) is not None}
         missing = {name: None for name in own if name in without}
         full = replace(self, **own | chosen | missing)

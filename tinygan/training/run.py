@@ -151,16 +151,18 @@ class Run:
         """The log as columns."""
         return dict(zip(self.names, np.array(self.history, float).reshape(-1, len(self.names)).T))
 
-    def best(self) -> float:
-        """The lowest sliced Wasserstein distance so far, by which ``best.npz`` is chosen.
+    def best(self, real: float = 0.0) -> float:
+        """The sliced Wasserstein distance up to which a state takes the place of ``best.npz``.
 
-        Infinity for a validation part of few points, which would choose nearly at random: the last
-        state is kept then.
+        It is the lowest so far, but at least ``real``, the highest of training data in the place of
+        samples (``samples.yardstick``): below it the distance cannot tell samples from data, and of
+        two states the later is kept. Infinity for a validation part of few points, which would
+        choose nearly at random: the last state is kept.
         """
         split = self.game.data.split
         if split is not None and len(split["validation"]) < samples.FEW:
             return math.inf
-        return float(np.nanmin(self.columns()["sliced_wasserstein"], initial=math.inf))
+        return max(real, float(np.nanmin(self.columns()["sliced_wasserstein"], initial=math.inf)))
 
     # ------------------------------------------------------------------------------- state
 
