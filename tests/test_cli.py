@@ -376,10 +376,12 @@ def test_help_names_every_method_data_set_and_default(capsys):
     assert all(name in text for name in (*methods.METHODS, *tg.data.TOYS))
     assert all(name in text for name in tg.data.IMAGES)
     full, other = methods.Config().resolved(), methods.Config("gan").resolved()
+    image = methods.Config().resolved(tg.data.image_array(np.zeros((2, 8, 8))))
     for name, words in {"steps": "generator steps in total", "width": "units of a hidden layer",
                         "depth": "hidden layers of an mlp"}.items():
-        own, others = getattr(full, name), getattr(other, name)
-        assert f"{words} (default: {own} of wgan-gp on points, else {others})" in text
+        own, pictures, others = (getattr(config, name) for config in (full, image, other))
+        between = f"{pictures} on images, " if pictures != others else ""
+        assert f"{words} (default: {own} of wgan-gp on points, {between}else {others})" in text
     assert f"examples per step (default: {full.batch})" in text
     assert f"conv net's image ({methods.WIDTHS['conv']})" in text
 

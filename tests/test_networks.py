@@ -131,20 +131,24 @@ def test_an_mlp_for_images_ends_in_a_tanh(shape, expected):
     assert x.shape == (4, math.prod(shape)) and 0.5 < np.abs(x).max() <= 1
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_images_have_settings_of_their_own(method):
+@pytest.mark.parametrize("method, net", [
+    *product(METHODS, ["mlp"]), *product(CONV, ["conv"])])
+def test_images_and_convolutions_have_settings_of_their_own(method, net):
     points, pictures = METHODS[method], images()
-    game = run_of(method, net="mlp", width=8).game
-    chosen = Config(method).resolved(pictures)
+    game = run_of(method, net=net, width=8).game
+    chosen = Config(method, net=net).resolved(pictures)
     used = {"lr": game.config.lr, "penalty": game.config.penalty, "n_critic": chosen.n_critic,
             "steps": chosen.steps, "depth": chosen.depth, "width": chosen.width,
             "clip": game.clip and game.clip.limit,
             "betas": getattr(game.optimizers["generator"], "betas", None)}
     own = {name: getattr(points, name) for name in used if name not in points.without}
     expected = {"n_critic": None, "depth": None} | own | dict(points.images)
-    assert used == expected | {"width": expected["width"] or WIDTHS["mlp"]}
-    assert run_of(method, net="mlp", width=8, lr=0.5).config.lr == 0.5
-    assert points.of(data.ring()) == points != points.of(pictures) or not points.images
+    if net == "conv":
+        expected |= {"depth": None, **points.conv}
+    assert used == expected | {"width": expected["width"] or WIDTHS[net]}
+    assert run_of(method, net=net, width=8, lr=0.5).config.lr == 0.5
+    assert points.of(data.ring(), net) == points
+    assert points != points.of(pictures, net) or not (points.images or points.conv)
 
 
 # ------------------------------------------------------------- replay, resume, the other backend

@@ -73,7 +73,7 @@ def main() -> None:
                            "--device", "cpu", "--out", place + "/run"]
                 subprocess.run(command, check=True, capture_output=True, env={
                     **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-                gan = tg.GAN.load(place + "/run/best.npz", source)
+                gan = tg.GAN.load(place + "/run/best.npz", X=source)
                 last = tg.GAN.load(place + "/run/checkpoint.npz").run_.step
             fake = samples.sample(gan.run_.game, samples.SCORED)
             row(f"{source}, {net}, seed {seed}", f"{gan.run_.step:,} of {last:,}",
