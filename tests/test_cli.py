@@ -380,7 +380,7 @@ def test_help_names_every_method_data_set_and_default(capsys):
     for name, words in {"steps": "generator steps in total", "width": "units of a hidden layer",
                         "depth": "hidden layers of an mlp"}.items():
         own, pictures, others = (getattr(config, name) for config in (full, image, other))
-        between = f"{pictures} on images, " if pictures != others else ""
+        between = f"{pictures} of it and of r3gan on images, " if pictures != others else ""
         assert f"{words} (default: {own} of wgan-gp on points, {between}else {others})" in text
     assert f"examples per step (default: {full.batch})" in text
     assert f"conv net's image ({methods.WIDTHS['conv']})" in text

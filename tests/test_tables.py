@@ -737,10 +737,10 @@ def test_a_score_does_not_need_all_categories_of_the_fit(tmp_path):
 
 
 @pytest.mark.parametrize("rows, real, step", [
-    (499, 0.02, 4),  # too few to choose: the last
-    (500, 0.02, 2),  # the nearest
-    (500, 0.1, 2), (500, 0.25, 4),  # the last of those that are as near as real data
-    (500, 0.15, 2), (500, 9.0, 4)])
+    (499, (0.01, 0.02), 4),  # too few to choose: the last
+    (500, (0.01, 0.02), 2),  # the nearest
+    (500, (0.01, 0.1), 2), (500, (0.01, 0.12), 4),  # the last that does not differ from it
+    (500, (0.15, 0.17), 2), (500, (0.15, 0.21), 4)])  # nor from real data
 def test_the_best_state_is_chosen_by_validation(tmp_path, monkeypatch, capsys, rows, real, step):
     monkeypatch.setattr(evaluation, "HALVES", 2)
     monkeypatch.setattr("tinygan.app.report.write_pictures", lambda *arguments: None)
@@ -751,7 +751,7 @@ def test_the_best_state_is_chosen_by_validation(tmp_path, monkeypatch, capsys, r
         **true_score(*arguments), "sliced_wasserstein": next(scores)})
     write("t.csv", ["a", "b"], RNG.normal(size=(rows, 2)))
     monkeypatch.setattr("tinygan.app.commands.yardstick", lambda data: {
-        "sliced_wasserstein": (0.01, real)})
+        "sliced_wasserstein": real})
     assert main(["train", "t.csv", "--steps", "4", "--width", "8", "--out", "run"]) == 0
     assert GAN.load("run/best.npz").run_.step == step
     said = "closer to the data before: 0.1 at step 2" in open("run/report.html").read()

@@ -74,7 +74,7 @@ TRAIN = [
             help="wgan-gp (the default), gan, minimax, lsgan, hinge, sngan, noise, wgan, r1, "
                  "r3gan, path-length, vae, vae-gan or mixture (see tinygan methods)"),
     _number("--steps", "N", "generator steps in total (default: 30000 of wgan-gp on points, "
-                            "20000 on images, else 5000)"),
+                            "20000 of it and of r3gan on images, else 5000)"),
     _number("--seconds", "T", "instead of --steps: as many steps as fit into this time", float),
     _number("--batch", "N", "examples per step (default: 64)"),
     _number("--accumulate", "K", "add up the gradients of K batches before each step: K times the "

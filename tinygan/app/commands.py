@@ -202,7 +202,7 @@ def play(gan: GAN, folder: Path, ideal: Mapping[str, Any], save_every: float) ->
             file.write(files.log_lines([[row[name] for name in run.names]]))
             file.flush()
             progress.show(row)
-            if row["sliced_wasserstein"] <= run.best(ideal["sliced_wasserstein"][1]):
+            if row["sliced_wasserstein"] <= run.best(*ideal["sliced_wasserstein"]):
                 files.save(gan, folder, "best.npz")
             if time.perf_counter() - saved > save_every and not run.stop:
                 files.save(gan, folder)

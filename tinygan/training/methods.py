@@ -171,7 +171,7 @@ METHODS = {
         penalty=0.02,
         lr=2e-3,
         betas=(0.5, 0.99),
-        images={"lr": 1e-3, "penalty": 1.0},
+        images={"lr": 1e-3, "penalty": 1.0, "steps": 20000},
     ),
     "path-length": Method(
         title="path length regularization (Karras et al. 2020)",

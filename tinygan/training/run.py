@@ -151,18 +151,20 @@ class Run:
         """The log as columns."""
         return dict(zip(self.names, np.array(self.history, float).reshape(-1, len(self.names)).T))
 
-    def best(self, real: float = 0.0) -> float:
+    def best(self, low: float = 0.0, high: float = 0.0) -> float:
         """The sliced Wasserstein distance up to which a state takes the place of ``best.npz``.
 
-        It is the lowest so far, but at least ``real``, the highest of training data in the place of
-        samples (``samples.yardstick``): below it the distance cannot tell samples from data, and of
-        two states the later is kept. Infinity for a validation part of few points, which would
-        choose nearly at random: the last state is kept.
+        It is the lowest so far, but at least ``low``, and as much more as the distance scatters:
+        from ``low`` to ``high`` where training data take the place of samples
+        (``samples.yardstick``). What is less apart it cannot tell, and the later state is kept.
+        Infinity for a validation part of few points, which would choose nearly at random: the last
+        state is kept. (Breiman et al. 1984 take the simplest model within a standard error.)
         """
         split = self.game.data.split
         if split is not None and len(split["validation"]) < samples.FEW:
             return math.inf
-        return max(real, float(np.nanmin(self.columns()["sliced_wasserstein"], initial=math.inf)))
+        lowest = float(np.nanmin(self.columns()["sliced_wasserstein"], initial=math.inf))
+        return max(lowest, low) + high - low
 
     # ------------------------------------------------------------------------------- state
 
