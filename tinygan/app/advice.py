@@ -55,7 +55,7 @@ RULES = [
     Rule(lambda f: f.high_quality < f.real_quality - 0.02, False,
          "{high_quality:.1%} of the samples lie within 3 sd of a mode; of real points "
          "{real_quality:.1%} do.",
-         "More --steps: what lies between the modes thins out slowly. A wider network follows "
+         "More --steps: what lies between the modes thins out slowly. A deeper network follows "
          "gaps better."),
     Rule(lambda f: f.distance <= f.real_high, True,
          "The sliced Wasserstein distance to the data, {distance:.3g}, is that of real data to "
