@@ -126,12 +126,12 @@ def facts(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool,
                             broken=1 - len(finite) / len(made))
 
     distances, w = log["sliced_wasserstein"], log["w_estimate"]
-    real = yardstick.get("sliced_wasserstein", (0.0, 0.0))
-    good = np.flatnonzero(distances <= run.best(*real))
+    band = yardstick.get("sliced_wasserstein", (0.0, 0.0))
+    good = np.flatnonzero(distances <= run.best(*band))
     found.distance, found.best, found.best_step = _last(distances), NAN, 0
     if len(good) and run.best() < np.inf:
         found.best, found.best_step = distances[good[-1]], int(log["step"][good[-1]])
-    found.real_high = real[1] or NAN  # 0: of one point
+    found.real_high = band[1] or NAN  # 0: of one point
     found.times = found.distance / found.real_high
 
     found.slope, found.critic_loss = _last(log["gradient_norm"]), _level(log["critic_loss"], 0.9)
