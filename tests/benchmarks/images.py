@@ -7,8 +7,8 @@ Each run is ``tinygan train DATA --net NET --seconds T --seed S`` in a process o
 BLAS thread. The scores are those of ``tinygan evaluate``, of best.npz against the test part, as
 many samples as it has images. A sample is *legible* if at least four of the five training images
 nearest to it show the same character, where upper and lower case are the same and so are 0 and O,
-and 1, I and l. The row of real data has the test part in the place of samples, and for the other
-scores as many training images. Pixels are the features.
+and 1, I and l. In the rows of real data training images take the place of samples; to be legible
+are the test images. Pixels are the features.
 """
 
 from __future__ import annotations

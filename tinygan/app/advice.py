@@ -129,7 +129,7 @@ def facts(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool,
     band = yardstick.get("sliced_wasserstein", (0.0, 0.0))
     good = np.flatnonzero(distances <= run.best(*band))
     found.distance, found.best, found.best_step = _last(distances), NAN, 0
-    if len(good) and run.best() < np.inf:
+    if yardstick and len(good) and run.best() < np.inf:
         found.best, found.best_step = distances[good[-1]], int(log["step"][good[-1]])
     found.real_high = band[1] or NAN  # 0: of one point
     found.times = found.distance / found.real_high
