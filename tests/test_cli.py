@@ -161,16 +161,19 @@ def test_methods_are_listed_with_their_papers(capsys):
     assert sum("et al." in line or "&" in line for line in lines[::2]) == len(methods.METHODS) - 1
 
 
-def test_best_is_the_state_with_the_lowest_validation_score(empty_folder, plain, capsys):
-    """Also where the run goes on, and wherever it was stopped; it samples what it scored."""
+def test_best_is_the_last_state_as_near_as_the_nearest(empty_folder, plain, capsys, monkeypatch):
+    """But for the scatter; also where the run goes on. It samples what it scored."""
+    monkeypatch.setattr("tinygan.app.commands.yardstick", lambda data: samples.yardstick(data) | {
+        "sliced_wasserstein": (0.01, 0.03)})
     train("--steps", "40", "--out", "run", "--lr", "0.3")  # unsteady: the last is not the best
     assert main(["train", "--resume", "run", "--steps", "50"]) == 0
     scores = {int(row["step"]): float(row["sliced_wasserstein"])
               for row in csv.DictReader(open("run/log.csv"))}
     best = tg.GAN.load("run/best.npz")
-    assert best.run_.step == min(scores, key=scores.get) < 50
+    good = [step for step, score in scores.items() if score <= min(scores.values()) + 0.02]
+    assert best.run_.step == good[-1] < 50
     assert samples.evaluate(best.run_.game, 0)["sliced_wasserstein"] == pytest.approx(
-        min(scores.values()), rel=1e-9)
+        scores[good[-1]], rel=1e-9)
 
 
 def test_the_same_seed_gives_the_same_run(empty_folder, plain, capsys):
