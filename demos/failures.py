@@ -82,7 +82,7 @@ def failure(**words):
 
 def new(method, seed, device, steps, data=RING, kind=Game, changes={}, **settings):
     """A small game of the package: ``settings`` of the run, ``changes`` to the method."""
-    if method == "wgan-gp":  # the paper's critic steps, and the rest as in its code for toy data
+    if method == "wgan-gp":  # the paper's critic steps, the memories of its code, a shallow network
         settings = {"n_critic": 5, "depth": 3, "penalty": 0.1, "lr": 4e-3} | settings
         changes = {"betas": (0.5, 0.9)} | changes
     config = Config(method, seed=seed, steps=steps, **{"width": WIDTH} | settings).resolved(data)

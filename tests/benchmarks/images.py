@@ -14,8 +14,6 @@ are the test images. Pixels are the features.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
 from itertools import product
@@ -23,8 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+from methods import run  # noqa: E402
 
 import tinygan as tg  # noqa: E402
 from tinygan import metrics  # noqa: E402
@@ -68,15 +68,11 @@ def main() -> None:
         row(f"{source}, real", "", train[:len(test)], test, test, source)
         for net, seed in product(options.nets.split(","), options.seeds.split(",")):
             with tempfile.TemporaryDirectory() as place:
-                command = [sys.executable, "-m", "tinygan", "train", source, "--net", net, "--seed",
-                           seed, "--method", options.method, "--seconds", str(options.seconds),
-                           "--device", "cpu", "--out", place + "/run"]
-                subprocess.run(command, check=True, capture_output=True, env={
-                    **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-                gan = tg.GAN.load(place + "/run/best.npz", X=source)
-                last = tg.GAN.load(place + "/run/checkpoint.npz").run_.step
-            fake = samples.sample(gan.run_.game, samples.SCORED)
-            row(f"{source}, {net}, seed {seed}", f"{gan.run_.step:,} of {last:,}",
+                out = Path(place, "run")
+                last = run(out, source, options.method, int(seed), options.seconds, net)["steps"]
+                best = tg.GAN.load(out / "best.npz", X=source).run_
+            fake = samples.sample(best.game, samples.SCORED)
+            row(f"{source}, {net}, seed {seed}", f"{best.step:,} of {last:,}",
                 fake[:len(test)], test, fake, source)
 
 

@@ -27,11 +27,10 @@ sys.path.insert(0, str(ROOT))
 from tinygan.training import METHODS  # noqa: E402
 
 
-def run(place: Path, source: str, method: str, seed: int, seconds: float) -> dict:
-    """The number of steps and the last scores of one run."""
-    out = place / f"{source}-{method}-{seed}"
+def run(out: Path, source: str, method: str, seed: int, seconds: float, net: str = "mlp") -> dict:
+    """The number of steps and the last scores of one run, whose files go to the folder ``out``."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tinygan", "train", source, "--method", method,
+    command = [sys.executable, "-m", "tinygan", "train", source, "--method", method, "--net", net,
                "--seed", str(seed), "--seconds", str(seconds), "--device", "cpu", "--out", str(out)]
     subprocess.run(command, check=True, env=environment, capture_output=True)
     about = json.loads((out / "run.json").read_text())
@@ -59,7 +58,8 @@ def main() -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     cases = list(product(sources, methods, seeds))
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(options.jobs) as pool:
-        jobs = [pool.submit(run, Path(place), *case, options.seconds) for case in cases]
+        jobs = [pool.submit(run, Path(place, "-".join(map(str, case))), *case, options.seconds)
+                for case in cases]
         found = {case: job.result() for case, job in zip(cases, jobs)}
     for source in sources:
         print(f"\n| {source} | steps | modes | high quality | reverse KL |\n|---|---|---|---|---|")

@@ -126,10 +126,10 @@ def facts(run: Run, yardstick: Mapping[str, tuple[float, float]], copies: bool,
                             broken=1 - len(finite) / len(made))
 
     distances, w = log["sliced_wasserstein"], log["w_estimate"]
-    band = yardstick.get("sliced_wasserstein", (0.0, 0.0))
+    band = yardstick.get("sliced_wasserstein", (NAN, NAN))  # NaN: no state is told
     good = np.flatnonzero(distances <= run.best(*band))
     found.distance, found.best, found.best_step = _last(distances), NAN, 0
-    if yardstick and len(good) and run.best() < np.inf:
+    if len(good) and run.best() < np.inf:
         found.best, found.best_step = distances[good[-1]], int(log["step"][good[-1]])
     found.real_high = band[1] or NAN  # 0: of one point
     found.times = found.distance / found.real_high

@@ -41,7 +41,7 @@ class Method:
     game: type[Game] = Game  # the iteration
     without: tuple[str, ...] = ()  # the settings that the method does not have
     images: Mapping[str, Any] = field(default_factory=dict)  # what differs for images ...
-    conv: Mapping[str, Any] = field(default_factory=dict)  # ... and for convolutions, from that
+    conv: Mapping[str, Any] = field(default_factory=dict)  # ... and for their conv net
 
     @property
     def wasserstein(self) -> bool:
